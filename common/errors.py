@@ -1,0 +1,19 @@
+"""The one error type for everything a user can cause."""
+
+
+class UserError(Exception):
+    """Something the user gave, chose or lacks; its message is all they see of it.
+
+    The message is one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms raise it or a
+    subclass; `common.cli.run` prints `error: {message}` on standard error and ends with exit status 2, without a
+    traceback. A bug of ours is never a UserError: it keeps its traceback.
+    """
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """`value` in quotes, for a message: control characters escaped, cut after `limit` characters.
+
+    Input that is wrong may be huge or hold terminal escapes, so it never goes into a message as it is.
+    """
+    text = str(value)
+    return repr(text if len(text) <= limit else text[:limit] + "...")

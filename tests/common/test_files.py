@@ -1,0 +1,75 @@
+"""Atomic writes: the old content or the new, nothing between, and refusals as UserError."""
+
+import os
+import sys
+
+import pytest
+
+from common.errors import UserError
+from common.files import replacing, sha256_file, write_atomic
+
+
+def test_write_and_replace(tmp_path):
+    """Catches a changed line end or encoding, and temporary files left behind."""
+    path = tmp_path / "a.txt"
+    write_atomic(path, "é\r\n\n")
+    assert path.read_bytes() == b"\xc3\xa9\r\n\n"
+    write_atomic(str(path), b"\x00new")
+    assert path.read_bytes() == b"\x00new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_failure_inside_leaves_the_old_file(tmp_path, stop):
+    """Catches writing into the target itself, and a temporary file that outlives an interrupted write."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(stop), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise stop
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
+    """Catches a rename before the data is on disk: after a power cut the file would be empty."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
+    write_atomic(tmp_path / "a", b"x")
+    assert calls == (["fsync", "replace", "fsync"] if os.name == "posix" else ["fsync", "replace"])
+
+
+def test_longest_name_is_writable(tmp_path):
+    """Catches a temporary name made longer than the target's, which fails at the 255-byte limit."""
+    write_atomic(tmp_path / ("n" * 255), b"x")
+    assert os.listdir(tmp_path) == ["n" * 255]
+
+
+@pytest.mark.parametrize("name", ["missing/a.txt", "n" * 300, "folder"])
+def test_refusals_are_user_errors(tmp_path, name):
+    """Catches an OSError traceback where the user's path is at fault; the message must name the path."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot write .*" + name.rpartition("/")[2]):
+        write_atomic(tmp_path / name, b"x")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_read_only_folder(tmp_path):
+    """Catches a traceback for a folder without write permission."""
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UserError, match="Permission denied"):
+            write_atomic(tmp_path / "a", b"x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_sha256(tmp_path):
+    """Catches hashing only the first piece of a large file."""
+    path = tmp_path / "a"
+    path.write_bytes(b"\x00" * (3 << 20))
+    assert sha256_file(path) == "bbd05cf6097ac9b1f89ea29d2542c1b7b67ee46848393895f5a9e43fa1f621e5"
+    with pytest.raises(UserError, match="cannot read .*nothing"):
+        sha256_file(tmp_path / "nothing")

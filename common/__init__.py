@@ -1,1 +1,1 @@
-"""What every room may lean on: one error type, the command-line habit, safe files, progress. Standard library only."""
+"""What every room may lean on: one error type, the command-line habit, safe files, progress."""

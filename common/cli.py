@@ -24,6 +24,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import itertools
 import os
 import sys
 import textwrap
@@ -42,7 +43,7 @@ EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reads `--fine_tune_mode` as `--fine-tune-mode`, for every flag, and no abbreviations."""
+    """An argument parser that reads `--batch_size` as `--batch-size`, every flag alike; no abbreviations."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -57,10 +58,11 @@ class Parser(argparse.ArgumentParser):
 def add_arguments(parser: Parser, settings: type) -> None:
     """Give `parser` one flag for each field of the dataclass `settings`.
 
-    Field `batch_size` becomes `--batch-size` (and `--batch_size`). The help is the string literal that follows the field
-    in the class body, with the default added. int, float, str and Path fields take one value, `X | None` the same with
-    None as its default, `tuple[X, ...]` one or more, `Literal[...]` one of its choices; a bool field has `--x` and
-    `--no-x`. A field without a default is a required flag. Any other type is a TypeError: a bug, not the user's fault.
+    Field `batch_size` becomes `--batch-size` (and `--batch_size`). The help is the string literal that
+    follows the field in the class body, with the default added. int, float, str and Path fields take one
+    value, `X | None` the same with None as its default, `tuple[X, ...]` one or more, `Literal[...]` one of
+    its choices; a bool field has `--x` and `--no-x`. A field without a default is a required flag. Any other
+    type is a TypeError: a bug, not the user's fault.
     """
     if not isinstance(parser, Parser):
         raise TypeError("add_arguments needs a common.cli.Parser, which knows both spellings of a flag")
@@ -80,7 +82,7 @@ def add_arguments(parser: Parser, settings: type) -> None:
 
 
 def from_arguments(settings: type[T], namespace: argparse.Namespace) -> T:
-    """Build the dataclass from parsed flags; its `__post_init__` raises UserError on values that make no sense."""
+    """Build the dataclass from parsed flags; its `__post_init__` raises UserError on senseless values."""
     return settings(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(settings)})
 
 
@@ -89,7 +91,7 @@ def field_help(settings: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in reversed([base for base in settings.__mro__ if dataclasses.is_dataclass(base)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
-        for field, text in zip(body, body[1:]):
+        for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) \
                     and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(str(text.value.value).split())
@@ -97,9 +99,10 @@ def field_help(settings: type) -> dict[str, str]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process: with its exit status, or 2 and one `error:` message for a UserError.
+    """Run a script's `main` and end the process: with its exit status, or for a UserError a message and 2.
 
-    Ctrl-C ends with 130; a reader that went away (`... | head`) with 141 and no message. Bugs keep their traceback.
+    Ctrl-C ends with 130; a reader that went away (`... | head`) with 141 and no message. Bugs keep their
+    traceback.
     """
     try:
         status = main()

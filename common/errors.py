@@ -4,9 +4,9 @@
 class UserError(Exception):
     """Something the user gave, chose or lacks; its message is all they see of it.
 
-    The message is one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms raise it or a
-    subclass; `common.cli.run` prints `error: {message}` on standard error and ends with exit status 2, without a
-    traceback. A bug of ours is never a UserError: it keeps its traceback.
+    The message is one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms
+    raise it or a subclass; `common.cli.run` prints `error: {message}` on standard error and ends with exit
+    status 2, without a traceback. A bug of ours is never a UserError: it keeps its traceback.
     """
 
 

@@ -15,12 +15,13 @@ from common.errors import UserError
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Give a fresh path beside `path` to write to; when the block ends well, it takes the place of `path`.
 
-    At every instant `path` holds its old content or the complete new one, also after a power cut: the file is flushed to
-    disk before the rename, the folder after it. When the block raises, `path` is untouched and the fresh file removed.
-    A killed process may leave a `.*.tmp` file behind, which nobody reads.
+    At every instant `path` holds its old content or the complete new one, also after a power cut: the file is
+    flushed to disk before the rename, the folder after it. When the block raises, `path` is untouched and the
+    fresh file removed. A killed process may leave a `.*.tmp` file behind, which nobody reads.
 
     Raises:
-        UserError: the file system refused (no space, no permission, no folder, name too long); names path and reason.
+        UserError: the file system refused (no space, no permission, no folder, name too long); names path and
+        reason.
     """
     path = Path(path)
     # A short name of its own: `path`'s name plus a suffix could be too long where `path` itself is not.
@@ -46,7 +47,7 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's bytes as 64 lower-case hex digits, read in pieces. UserError where it cannot be read."""
+    """The SHA-256 of a file's bytes in 64 hex digits, read in pieces. UserError where it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -71,7 +72,7 @@ def _flush_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems flush no folders. The rename itself has happened, so this is no failed write.
+        # Some network file systems flush no folders. The rename has happened, so this is no failed write.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -8,7 +8,8 @@ from typing import Any
 def progress(work: Iterable[Any] | int, desc: str, unit: str = "it") -> Any:
     """A tqdm bar on standard error over `work`, an iterable, or of `work` steps counted by its `update(n)`.
 
-    Silent when standard error is no terminal, so logs and tests stay readable; the bar goes away when it is done.
+    Silent when standard error is no terminal, so logs and tests stay readable; the bar goes away when it is
+    done.
     """
     from tqdm import tqdm  # late: `--help` must not wait for it
 

@@ -48,7 +48,7 @@ def parse(*words: str, settings: type = Settings):
 
 
 def test_defaults_are_the_dataclass_defaults():
-    """Catches a flag whose argparse default drifts from the field's (None, tuples and inherited fields included)."""
+    """Catches a flag whose default drifts from the field's (None, tuples, inherited fields included)."""
     assert parse() == Settings()
 
 
@@ -58,7 +58,8 @@ def test_both_spellings_of_every_flag(mark):
     words = ["--fine_tune_mode", "full-model", "--batch_size=3", "--run_name=a_b", "--use_gpu", "--no_bucket"]
     words = [word.replace("_", mark) if word.startswith("--") and "=" not in word else word for word in words]
     got = parse(*words)
-    assert got == Settings(fine_tune_mode="full-model", batch_size=3, run_name="a_b", use_gpu=True, bucket=False)
+    assert got == Settings(fine_tune_mode="full-model", batch_size=3, run_name="a_b", use_gpu=True,
+                           bucket=False)
 
 
 def test_values_are_never_respelt():
@@ -77,7 +78,8 @@ def test_types():
     hash(got)
 
 
-@pytest.mark.parametrize("words", [["--batch", "3"], ["--lr", "fast"], ["--fine-tune-mode", "half"], ["--nope"], ["--data"]])
+@pytest.mark.parametrize("words", [["--batch", "3"], ["--lr", "fast"], ["--fine-tune-mode", "half"], ["--nope"],
+                                   ["--data"]])
 def test_wrong_flags_exit_2(words, capsys):
     """Catches accepted abbreviations and unknown or mistyped flags that are silently ignored."""
     with pytest.raises(SystemExit) as exit_info:
@@ -114,22 +116,26 @@ def test_type_that_makes_no_flag():
 
 
 def test_help_comes_from_the_class_body(capsys, monkeypatch):
-    """Catches help text that is lost, mangled by %, or attached to a neighbouring field without one of its own."""
+    """Catches help that is lost, mangled by %, or given to a neighbouring field that has none."""
     monkeypatch.setenv("COLUMNS", "300")  # argparse wraps at hyphens
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "Name of the run." in text and "Which weights move; 50% of people ask. (default: last-linear-layer)" in text
-    assert "Turn off: Batch by length." in text and "--no-use-gpu" not in text and "--fine_tune_mode" not in text
-    assert cli.field_help(Settings).keys() == {"run_name", "fine_tune_mode", "lr", "use_gpu", "bucket", "data"}
+    assert "Name of the run." in text
+    assert "Which weights move; 50% of people ask. (default: last-linear-layer)" in text
+    assert "Turn off: Batch by length." in text
+    assert "--no-use-gpu" not in text and "--fine_tune_mode" not in text
+    assert set(cli.field_help(Settings)) == {"run_name", "fine_tune_mode", "lr", "use_gpu", "bucket", "data"}
 
 
 def script(body: str, *, pipe_to: str = "") -> subprocess.CompletedProcess:
     """Run `body` as a script's main under cli.run, in a process of its own."""
     lines = "\n".join("    " + line for line in body.splitlines())
-    code = f"from common import cli\nfrom common.errors import UserError\ndef main():\n{lines}\ncli.run(main)\n"
+    imports = "from common import cli\nfrom common.errors import UserError\n"
+    code = f"{imports}def main():\n{lines}\ncli.run(main)\n"
     if not pipe_to:
-        return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True,
+                              timeout=60)
     shell = f'"$PYTHON" -c "$CODE" | {pipe_to}; echo "status ${{PIPESTATUS[0]}}"'
     return subprocess.run(["bash", "-c", shell], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
                           env={"PYTHON": sys.executable, "CODE": code, "PATH": "/usr/bin:/bin"})
@@ -169,8 +175,8 @@ def test_run_broken_pipe_is_quiet(lines):
 
 def test_cli_imports_nothing_heavy():
     """Catches an import that would make every `--help` wait."""
-    code = "import common.cli, common.files, common.progress, sys; print({'torch', 'numpy', 'tqdm'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = script("import sys, common.files, common.progress\n"
+                  "print({'torch', 'numpy', 'tqdm'} & set(sys.modules))")
     assert done.stdout.strip() == "set()"
 
 

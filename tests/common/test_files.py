@@ -71,5 +71,5 @@ def test_sha256(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"\x00" * (3 << 20))
     assert sha256_file(path) == "bbd05cf6097ac9b1f89ea29d2542c1b7b67ee46848393895f5a9e43fa1f621e5"
-    with pytest.raises(UserError, match="cannot read .*nothing"):
+    with pytest.raises(UserError, match=r"cannot read .*nothing"):
         sha256_file(tmp_path / "nothing")

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Makes .venv from requirements.txt on the first run, then runs the arguments with its python.
+#
+#   ./setup.sh classifier.py --quick     a script of this repository
+#   ./setup.sh -m pytest                 the tests
+#   ./setup.sh                           set up, and nothing else
+#
+# From any directory: yours stays the current one, so that file arguments mean what you expect. A script is looked up
+# in the repository first (./x.py, ../x.py and /x.py are taken as written), its modules can be imported from anywhere,
+# and "-m pytest" started outside the repository runs inside it.
+# PYTHON=/path/to/python chooses the interpreter (3.10 or newer) for the first run; otherwise it is found by itself.
+# The exit status is the command's own, or 2 when setting up failed.
+
+if [ -z "${BASH_VERSION:-}" ] || [ "${BASH_SOURCE[0]}" != "$0" ]; then
+    echo 'error: start it as ./setup.sh ARGS (it needs bash, and is not to be sourced)' >&2
+    return 2 2>/dev/null || exit 2
+fi
+
+set -eu
+unset CDPATH PYTHONHOME
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+folder_of() {  # the true folder of file $1, links followed; by hand, because older macOS has no readlink -f
+    local file=$1 target
+    while [ -L "$file" ]; do
+        target=$(readlink "$file")
+        case $target in
+            /*) file=$target ;;
+            *) file=${file%/*}/$target ;;
+        esac
+    done
+    cd -P -- "${file%/*}" && pwd
+}
+
+case $0 in
+    */*) root=$(folder_of "$0") ;;
+    *) root=$(folder_of "./$0") ;;
+esac
+venv=$root/.venv
+python=$venv/bin/python
+stamp=$venv/.setup  # there: this .venv is ours; equal to finished_stamp: the install ran to its end
+
+finished_stamp() {  # a moved checkout, another python or other requirements each make an old stamp differ
+    local version
+    version=$("$python" -V 2>/dev/null) || return 1
+    printf '%s\n%s\n%s\n' "$root" "${version%.*}" "$(<"$root/requirements.txt")"
+}
+
+ready() {
+    [ -f "$stamp" ] && [ -x "$python" ] && [ "$(<"$stamp")" = "$(finished_stamp)" ]
+}
+
+find_python() {  # sets base: the first interpreter that is new enough and can make environments
+    local how="or name one: PYTHON=/path/to/python ./setup.sh" incomplete=
+    if [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON"
+    else
+        set -- python3.13 python3.12 python3.11 python3.10 python3 python
+    fi
+    for base in "$@"; do
+        "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 || continue
+        if "$base" -c 'import ensurepip, venv' >/dev/null 2>&1; then return; fi
+        incomplete=${incomplete:-$base}
+    done
+    [ -z "$incomplete" ] || die "$incomplete has no venv and pip modules: install them" \
+        "(Debian and Ubuntu: sudo apt install python3-venv), $how"
+    die "no Python 3.10 or newer found (tried: $*): install one (https://www.python.org/downloads/), $how"
+}
+
+lock() {  # held on descriptor 9 by this shell and all that it starts; the kernel frees it, so none is ever left behind
+    { exec 9>>"$venv.lock"; } 2>/dev/null || die "cannot write in $root"
+    "$base" -c '
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("setup.sh: another setup.sh is installing here, waiting for it", file=sys.stderr)
+    fcntl.flock(9, fcntl.LOCK_EX)
+except OSError as error:
+    print(f"setup.sh: no locks on this file system ({error}): do not start a second setup.sh now", file=sys.stderr)
+'
+}
+
+make_venv() {  # always from nothing: what an interrupted pip leaves behind can look installed
+    if [ -e "$venv" ] && ! rmdir "$venv" 2>/dev/null; then
+        [ -f "$stamp" ] || die "$venv was not made by setup.sh: delete it or move it away, then start again"
+        rm -rf "$venv.old"
+        mv "$venv" "$venv.old"  # in one step, so that a deletion cut short leaves no .venv without its stamp
+    fi
+    rm -rf "$venv.old"
+    echo "setup.sh: installing requirements.txt into .venv with $("$base" -V) (once, a few minutes)" >&2
+    { mkdir "$venv" && echo unfinished >"$stamp"; } 2>/dev/null || die "cannot write in $root"
+    "$base" -m venv "$venv" </dev/null >&2 || die "$base -m venv failed (see above)"
+    local quiet=--quiet
+    if [ -t 2 ]; then quiet=; fi
+    # PIP_USER=0: a personal "user = true" would make pip refuse an environment; all other pip settings hold.
+    PIP_USER=0 "$python" -m pip install --disable-pip-version-check $quiet -r "$root/requirements.txt" </dev/null >&2 ||
+        die "pip could not install requirements.txt (see above); ./setup.sh starts afresh next time"
+    finished_stamp >"$stamp.new"
+    mv "$stamp.new" "$stamp"
+}
+
+install() {
+    find_python
+    lock
+    ready || make_venv  # ready: another setup.sh finished while this one waited
+    exec 9>&-
+}
+
+case ${1-} in
+    -h | --help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+esac
+
+[ -f "$root/requirements.txt" ] || die "$root/requirements.txt is missing"
+ready || install
+
+if [ $# -eq 0 ]; then
+    echo "Ready: $("$python" -V) in $venv. Next:"
+    echo '  ./setup.sh classifier.py --quick    train and evaluate on the bundled samples, nothing is downloaded'
+    echo '  ./setup.sh -m pytest                run the tests'
+    exit 0
+fi
+
+case $1 in
+    -m)
+        case $(pwd -P)/ in
+            "$root"/*) ;;
+            *) if [ "${2-}" = pytest ]; then cd "$root"; fi ;;
+        esac
+        ;;
+    -* | /* | ./* | ../*) ;;
+    *)
+        if [ -f "$root/$1" ]; then
+            script=$root/$1
+            shift
+            set -- "$script" "$@"
+        fi
+        ;;
+esac
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" "$@"

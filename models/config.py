@@ -1,0 +1,62 @@
+"""The shape of a GPT-2: one frozen dataclass, and one table of the published sizes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """Everything that decides the shape and the regularisation of a GPT2Model.
+
+    The defaults are the 124M model of Radford et al. (2019). Validated on construction: ValueError names the field.
+    """
+
+    vocab_size: int = 50257
+    """V, number of token ids."""
+    max_position_embeddings: int = 1024
+    """Longest sequence, in tokens."""
+    hidden_size: int = 768
+    """C, width of the residual stream; nh * hs."""
+    num_hidden_layers: int = 12
+    """Number of transformer blocks."""
+    num_attention_heads: int = 12
+    """nh; must divide hidden_size."""
+    intermediate_size: int = 0
+    """Width inside the feed-forward half of a block; 0 means GPT-2's 4 * hidden_size."""
+    hidden_dropout_prob: float = 0.1
+    """Dropout on the embeddings and on what each half-block adds to the residual stream."""
+    attention_probs_dropout_prob: float = 0.1
+    """Dropout on the attention weights, after the softmax."""
+    layer_norm_eps: float = 1e-5
+    """Added to the variance inside every LayerNorm."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights."""
+    fused_attention: bool = True
+    """Use PyTorch's fused kernel instead of the step-by-step attention(); a test holds the two equal."""
+
+    def __post_init__(self) -> None:
+        if self.intermediate_size == 0:
+            object.__setattr__(self, "intermediate_size", 4 * self.hidden_size)
+        for name in ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers",
+                     "num_attention_heads", "intermediate_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"GPT2Config.{name} must be a positive integer, not {value!r}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"GPT2Config.{name} must lie in [0, 1], not {getattr(self, name)!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"GPT2Config.hidden_size ({self.hidden_size}) must be a multiple of "
+                             f"num_attention_heads ({self.num_attention_heads})")
+
+    @property
+    def head_size(self) -> int:
+        """hs, the width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+SIZES = {  # name on the Hugging Face hub: (hidden_size, num_hidden_layers, num_attention_heads)
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
+}

@@ -1,0 +1,94 @@
+"""GPT-2 (Radford et al. 2019): token and position embeddings, a stack of blocks, a final LayerNorm."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.config import SIZES, GPT2Config
+from modules.gpt2_layer import GPT2Layer
+
+
+def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, T] of 1 (token) and 0 (padding) -> [B, 1, 1, T] of 0 and the most negative number of dtype.
+
+    Finite, not -inf: a row that could see nothing would become 0/0 = NaN in the softmax.
+    """
+    return (1 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+
+
+class GPT2Model(nn.Module):
+    """Token ids in, one contextual vector per token out.
+
+    Sequences are padded on the right. Positions count from 0 at the left, whatever the mask.
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        self.config = config
+        C = config.hidden_size
+        # No padding_idx: id 0 is a real token ("!"), and its embedding must learn like any other.
+        self.word_embedding = nn.Embedding(config.vocab_size, C)
+        self.pos_embedding = nn.Embedding(config.max_position_embeddings, C)
+        self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.gpt_layers = nn.ModuleList(GPT2Layer(config) for _ in range(config.num_hidden_layers))
+        self.final_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False  # recompute each block in backward: less memory, a third more work
+        self.apply(self.init_weights)
+        self.scale_residual_weights()
+
+    def init_weights(self, module: nn.Module) -> None:
+        """Normal(0, initializer_range) weights, zero biases; LayerNorm keeps gain 1 and bias 0."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def scale_residual_weights(self) -> None:
+        """Shrink what each half-block adds by sqrt(number of half-blocks), as GPT-2 does: the sum keeps its scale."""
+        scale = (2 * self.config.num_hidden_layers) ** -0.5
+        for layer in self.gpt_layers:
+            for dense in (layer.attention_dense, layer.out_dense):
+                nn.init.normal_(dense.weight, std=self.config.initializer_range * scale)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T] -> [B, T, C]: token embedding + position embedding, then dropout."""
+        T = input_ids.shape[1]
+        if T > self.config.max_position_embeddings:
+            raise ValueError(f"a sequence of {T} tokens is too long: this model has "
+                             f"{self.config.max_position_embeddings} positions; cut the text (--max_length)")
+        positions = torch.arange(T, device=input_ids.device)
+        return self.embed_dropout(self.word_embedding(input_ids) + self.pos_embedding(positions))
+
+    def encode(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Run the blocks: hidden_states [B, T, C], attention_mask [B, T] of 0/1 (or None: no padding) -> [B, T, C]."""
+        mask = None if attention_mask is None else additive_mask(attention_mask, hidden_states.dtype)
+        for layer in self.gpt_layers:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden_states = checkpoint(layer, hidden_states, mask, use_reentrant=False)
+            else:
+                hidden_states = layer(hidden_states, mask)
+        return hidden_states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """input_ids, attention_mask [B, T] -> {'last_hidden_state': [B, T, C], 'last_token': [B, C]}.
+
+        last_token is the vector of each row's last token that is not padding. ValueError for a row that starts with
+        padding (left padding, or nothing but padding): its positions, and so its vectors, would be wrong.
+        """
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(f"attention_mask {list(attention_mask.shape)} must have the shape of input_ids "
+                             f"{list(input_ids.shape)}")
+        if not attention_mask[:, 0].all():
+            rows = (attention_mask[:, 0] == 0).nonzero().flatten().tolist()
+            raise ValueError(f"rows {rows} of attention_mask start with padding: pad on the right, and give "
+                             "every row at least one token")
+        hidden_states = self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))
+        B, T = input_ids.shape
+        positions = torch.arange(T, device=input_ids.device)
+        last = (attention_mask.ne(0) * positions).argmax(dim=1)  # [B]; not mask.sum() - 1, which a hole would shift
+        rows = torch.arange(B, device=input_ids.device)
+        return {"last_hidden_state": hidden_states, "last_token": hidden_states[rows, last]}
+
+    def hidden_state_to_token(self, hidden_state: Tensor) -> Tensor:
+        """[..., C] -> logits [..., V]: the output layer shares the token embedding's weights."""
+        return hidden_state @ self.word_embedding.weight.T

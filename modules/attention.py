@@ -1,0 +1,73 @@
+"""Causal self-attention: each token gathers information from itself and the tokens before it.
+
+Shapes: B sequences, T tokens, C = nh * hs channels, nh heads of hs channels each.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def causal_mask(T: int, device: torch.device) -> Tensor:
+    """bool [T, T]; entry (i, j) is True where token i may look at token j, that is, where j <= i."""
+    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
+    """softmax(Q K^T / sqrt(hs) + masks) V, step by step: the definition (Vaswani et al. 2017, section 3.2.1).
+
+    query, key, value: [B, nh, T, hs]. attention_mask: None or [B, 1, 1, T], added to the scores; 0 where a token may be
+    looked at, a very large negative number where it is padding. Returns [B, nh, T, hs].
+    """
+    T, hs = query.shape[-2:]
+    scores = query @ key.transpose(-2, -1) / math.sqrt(hs)  # [B, nh, T, T]: how well query i matches key j
+    scores = scores.masked_fill(~causal_mask(T, query.device), -math.inf)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    # Dropout comes after the softmax: it forgets some of the tokens looked at, it does not disturb the scores.
+    weights = dropout(scores.softmax(dim=-1))  # [B, nh, T, T]; each row sums to 1
+    return weights @ value
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+                    dropout: nn.Dropout) -> Tensor:
+    """attention() by PyTorch's fused kernel: the same numbers up to rounding, without ever storing [B, nh, T, T]."""
+    p = dropout.p if dropout.training else 0.0
+    if attention_mask is None:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
+    T = query.shape[-2]
+    # A sum of the two masks could overflow to NaN-making rows; "where" keeps the padding mask's own finite numbers.
+    mask = torch.where(causal_mask(T, query.device), attention_mask.to(query.dtype), -math.inf)  # [B, 1, T, T]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=p)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head causal self-attention, up to but not including the output projection (which the layer owns)."""
+
+    def __init__(self, config):
+        """config: hidden_size, num_attention_heads, attention_probs_dropout_prob; optionally fused_attention."""
+        super().__init__()
+        C, nh = config.hidden_size, config.num_attention_heads
+        if C % nh:
+            raise ValueError(f"hidden_size ({C}) must be a multiple of num_attention_heads ({nh})")
+        self.num_attention_heads = nh
+        self.query = nn.Linear(C, C)
+        self.key = nn.Linear(C, C)
+        self.value = nn.Linear(C, C)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.attend = fused_attention if getattr(config, "fused_attention", False) else attention
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, nh, T, hs]"""
+        B, T, C = x.shape
+        return x.view(B, T, self.num_attention_heads, C // self.num_attention_heads).transpose(1, 2)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """hidden_states [B, T, C], attention_mask [B, 1, 1, T] additive (or None: no padding) -> [B, T, C]."""
+        query = self.split_heads(self.query(hidden_states))
+        key = self.split_heads(self.key(hidden_states))
+        value = self.split_heads(self.value(hidden_states))
+        mixed = self.attend(query, key, value, attention_mask, self.dropout)  # [B, nh, T, hs]
+        return mixed.transpose(1, 2).flatten(2)  # heads side by side again: [B, T, C]

@@ -1,0 +1,1 @@
+"""From files to batches: tasks, reader, rules, tokenizer, batching, download. Imports only `common`."""

@@ -1,0 +1,172 @@
+"""Batches: which examples go together, in which order, and as which tensors.
+
+Orders are pure functions of (lengths, batch size, seed, epoch), with a generator of their own: evaluating,
+dropout or a resumed run cannot change them. B: rows of a batch, T: its longest row, C: size of a feature.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+POOL_BATCHES = 64
+"""Batches' worth of shuffled examples that are sorted by length together: enough to leave little padding,
+few enough to keep an epoch well mixed."""
+
+
+class _Rows:
+    """What both kinds of batch can do."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str):
+        """The same batch with its tensors on `device`."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(_Rows):
+    """Padded texts."""
+
+    input_ids: Tensor
+    "[B, T] int64, padded on the right."
+    attention_mask: Tensor
+    "[B, T] int64: 1 for a token, 0 for padding."
+    labels: Tensor | None
+    "[B] int64; None for unlabelled data."
+    index: Tensor
+    "[B] int64: position of each row in its data set."
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """What the model is called with."""
+        return self.input_ids, self.attention_mask
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch(_Rows):
+    """Stored features of texts, for a backbone that does not change."""
+
+    features: Tensor
+    "[B, C]."
+    labels: Tensor | None
+    "[B] int64; None for unlabelled data."
+    index: Tensor
+    "[B] int64: position of each row in its data set."
+
+    @property
+    def inputs(self) -> tuple[Tensor]:
+        """What the head is called with."""
+        return (self.features,)
+
+
+class TextDataset:
+    """Token ids, stored end to end in one tensor, so that a batch is one indexing operation."""
+
+    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int] | None, pad_id: int) -> None:
+        """`ids`: one list for each text, none empty. `labels`: one for each text, or None."""
+        self.lengths = [len(row) for row in ids]
+        "Tokens in each text."
+        if not all(self.lengths):
+            raise ValueError(f"text {self.lengths.index(0)} has no tokens")
+        self.pad_id = pad_id
+        self._lengths = torch.tensor(self.lengths, dtype=torch.int64)
+        self._starts = self._lengths.cumsum(0) - self._lengths
+        self._tokens = torch.from_numpy(np.fromiter((token for row in ids for token in row), np.int64))
+        self._labels = _label_tensor(labels, len(ids))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """The batch of these examples, in this order, padded to the longest of them."""
+        index = torch.tensor(indices, dtype=torch.int64)
+        lengths = self._lengths[index]
+        positions = torch.arange(int(lengths.max()))
+        mask = positions < lengths[:, None]  # [B, T]
+        where = (self._starts[index][:, None] + positions).clamp_(max=len(self._tokens) - 1)  # [B, T]
+        input_ids = self._tokens[where].masked_fill_(~mask, self.pad_id)
+        labels = None if self._labels is None else self._labels[index]
+        return Batch(input_ids, mask.long(), labels, index)
+
+
+class FeatureDataset:
+    """Features [N, C] in place of texts, with TextDataset's interface."""
+
+    def __init__(self, features: Tensor, labels: Sequence[int] | Tensor | None) -> None:
+        self.features = features
+        self.lengths = [1] * len(features)
+        "All alike: there is nothing to pad."
+        self._labels = _label_tensor(labels, len(features))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def collate(self, indices: Sequence[int]) -> FeatureBatch:
+        """The batch of these examples, in this order."""
+        index = torch.tensor(indices, dtype=torch.int64)
+        labels = None if self._labels is None else self._labels[index]
+        return FeatureBatch(self.features[index], labels, index)
+
+
+def epoch_order(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool = True
+) -> list[list[int]]:
+    """The batches of one training epoch: every position once, in an order that depends on (seed, epoch) only.
+
+    With `bucket`, shuffled examples are sorted by length within pools of `POOL_BATCHES` batches, cut into
+    batches, and the batches shuffled: little padding, random order. Batches are full but for one, when
+    `batch_size` does not divide the number of examples; that one falls anywhere among the lengths, so that no
+    kind of text is favoured.
+    """
+    _check_batch_size(batch_size)
+    random = np.random.default_rng((seed, epoch))
+    shuffled = random.permutation(len(lengths))
+    if not bucket:
+        return _cut(shuffled, batch_size)
+    lengths = np.asarray(lengths)
+    batches: list[list[int]] = []
+    pool_size = POOL_BATCHES * batch_size
+    for start in range(0, len(shuffled), pool_size):
+        pool = shuffled[start:start + pool_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += _cut(pool, batch_size, short=int(random.integers(len(pool) // batch_size + 1)))
+    return [batches[position] for position in random.permutation(len(batches))]
+
+
+def eval_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """The batches of one evaluation: every position once, longest first: too little memory shows at once."""
+    _check_batch_size(batch_size)
+    return _cut(np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable"), batch_size)
+
+
+def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[list[int]]:
+    """Cut an order into batches; the one that is not full, if any, comes after `short` full ones (default:
+    last).
+    """
+    full, rest = divmod(len(order), batch_size)
+    sizes = [batch_size] * full
+    if rest:
+        sizes.insert(full if short is None else short, rest)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return [order[end - size:end].tolist() for size, end in zip(sizes, ends, strict=True)]
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+
+
+def _label_tensor(labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
+    """Labels as [N] int64, checked to be as many as there are examples."""
+    if labels is None:
+        return None
+    tensor = torch.as_tensor(labels, dtype=torch.int64)
+    if tensor.shape != (count,):
+        raise ValueError(f"{count} examples, but labels of shape {tuple(tensor.shape)}")
+    return tensor

@@ -1,0 +1,146 @@
+"""Fetch the course's SST and CFIMDB files, or import them from a folder.
+
+    ./setup.sh -m data.download                 fetch what is missing or damaged
+    ./setup.sh -m data.download --from FOLDER   the same from files you already have
+
+Each file is checked against its known SHA-256 before it is written, and written whole or not at all. After an
+interruption, run it again: files that are already right are left alone.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from common import cli
+from common.errors import UserError, quoted
+from common.files import sha256_file, write_atomic
+from common.progress import progress
+
+COMMIT = "7570cfa4385f3417298573c770df5ddfe2d97f89"
+BASE_URL = f"https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/{COMMIT}/data/"
+DATA_FOLDER = Path(__file__).resolve().parent
+
+
+class Pin(NamedTuple):
+    """What a file must be."""
+
+    size: int
+    "Bytes."
+    sha256: str
+
+
+FILES: dict[str, Pin] = {
+    "ids-sst-train.csv": Pin(
+        1_175_139, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"),
+    "ids-sst-dev.csv": Pin(
+        151_384, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"),
+    "ids-sst-test-student.csv": Pin(
+        313_202, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"),
+    "ids-cfimdb-train.csv": Pin(
+        1_693_182, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"),
+    "ids-cfimdb-dev.csv": Pin(
+        249_095, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"),
+    "ids-cfimdb-test-student.csv": Pin(
+        495_595, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"),
+}
+"""The course's files at the commit in BASE_URL."""
+
+
+def main() -> None:
+    parser = cli.Parser(prog="data.download", description=__doc__)
+    parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER",
+                        help="import the files from here and use no network")
+    parser.add_argument("--to", type=Path, default=DATA_FOLDER, metavar="FOLDER",
+                        help="where they go (default: %(default)s)")
+    parser.add_argument("--base-url", default=BASE_URL, metavar="URL",
+                        help="fetch from a mirror of the course's data folder")
+    arguments = parser.parse_args()
+
+    wanted = [name for name in FILES if not is_right(arguments.to / name)]
+    for name in FILES:
+        if name not in wanted:
+            print(f"{name}: already here")
+    if arguments.source is not None:
+        # All are read and checked before the first is written: a folder with one bad file changes nothing.
+        contents = {name: read(arguments.source / name) for name in wanted}
+        install(wanted, contents.__getitem__, arguments.to)
+    else:
+        base_url = arguments.base_url
+        if not base_url.startswith(("https://", "http://")):
+            raise UserError(f"--base-url must begin with https:// or http://, not {quoted(base_url)}")
+        install(wanted, lambda name: fetch(f"{base_url.rstrip('/')}/{name}"), arguments.to)
+    print(f"{len(FILES)} files in {arguments.to}, checksums verified")
+
+
+def is_right(path: Path) -> bool:
+    """Whether a file is there and is the course's. UserError where something unreadable is in its place."""
+    return os.path.exists(path) and sha256_file(path) == FILES[path.name].sha256
+
+
+def install(names: Sequence[str], get: Callable[[str], bytes], folder: Path) -> None:
+    """Write these files into `folder`, each with the bytes that `get(name)` gives, checked by it."""
+    for name in names:
+        content = get(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+        damaged = (folder / name).exists()
+        write_atomic(folder / name, content)
+        print(f"{name}: {'replaced, it was damaged or changed' if damaged else 'done'}")
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file, which must be the course's file of that name."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(FILES[path.name].size + 1)  # one byte too many shows a wrong file well enough
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return checked(content, path)
+
+
+def fetch(url: str) -> bytes:
+    """The bytes behind a URL, which must be the course's file of that name."""
+    import pooch  # late: `--help` must not wait for it
+
+    name = Path(url).name
+    buffer = _Bounded(FILES[name].size)
+    try:
+        with progress(FILES[name].size, name, "B") as bar:
+            pooch.HTTPDownloader(progressbar=bar)(url, buffer, None)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; senseless URLs are ValueErrors
+        cause = error.args[0] if error.args else error
+        raise UserError(f"cannot fetch {url}: {quoted(getattr(cause, 'reason', cause), 200)}\n"
+                        "Try again, or import the files with `--from FOLDER`; "
+                        "`./setup.sh classifier.py --quick` needs no download") from error
+    return checked(buffer.getvalue(), url)
+
+
+def checked(content: bytes, origin: Path | str) -> bytes:
+    """`content`, if it is the course's file that `origin` is named after; UserError otherwise."""
+    pin = FILES[Path(origin).name]
+    if hashlib.sha256(content).hexdigest() != pin.sha256:
+        raise UserError(f"{origin} is not the course's file:\n"
+                        f"expected {pin.size} bytes with the SHA-256 {pin.sha256}")
+    return content
+
+
+class _Bounded(io.BytesIO):
+    """A buffer that takes no more than a file's known size, whatever a server sends."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
+    def write(self, piece: bytes) -> int:
+        if self.tell() + len(piece) > self._size:
+            raise ValueError(f"the server sends more than the file's {self._size} bytes")
+        return super().write(piece)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,266 @@
+"""The one reader for train, dev and unlabelled test files: tab separated, columns found by name.
+
+It gives Examples or raises DataError, nothing else, whatever the bytes; memory is bounded by the file's size.
+"""
+
+import contextlib
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError, quoted
+from data.rules import COURSE_RULES, Rules
+
+ID, SENTENCE, LABEL = "id", "sentence", "sentiment"
+
+_QUOTE_HELP = 'close it, or write a sentence that begins with a quote mark as """..."'
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_FIELD_END = re.compile(r"[\t\r\n]|\Z")
+
+
+class DataError(UserError):
+    """Something is wrong with a data file; the message names file, line and, where there is one, column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a data file."""
+
+    id: str
+    "As in the file, without white space around it."
+    text: str
+    "The sentence, after the rules."
+    label: int | None
+    "0 .. num_labels - 1; None when the file was read as unlabelled."
+
+
+def read_examples(
+    path: str | os.PathLike,
+    *,
+    labelled: bool,
+    num_labels: int | None = None,
+    label_names: Sequence[str] | None = None,
+    rules: Rules = COURSE_RULES,
+) -> list[Example]:
+    """Read a data file into Examples, in file order.
+
+    The first row names the columns: `id`, `sentence` and, when `labelled`, `sentiment`; others are ignored,
+    and so is `sentiment` when not `labelled`. UTF-8, with or without a byte order mark; any line ends; empty
+    lines are skipped. A field that begins with a quote mark is quoted as in CSV: it may hold line breaks or
+    tabs, and quote marks doubled.
+
+    Labels are integers from 0 to `num_labels` - 1 (default: as many as there are names; without names, no
+    bound), or one of `label_names`. Where the names look like integers themselves, only names count.
+
+    Raises:
+        DataError: no regular file; not UTF-8; a NUL; no rows; a column missing or twice; a wrong number of
+        fields; a
+            quote that never closes; an id that is empty, twice, or fit for no prediction file; an empty
+            sentence; a label that is none.
+    """
+    path = Path(path)
+    text = _decode(path)
+    labels = _Labels(num_labels, label_names) if labelled else None
+    examples: list[Example] = []
+    seen: dict[str, int] = {}
+    with _fields_of_any_size(len(text)):
+        rows = _rows(path, text)
+        _, header = next(rows)  # there is one: the text is not empty
+        columns = _find_columns(path, header, (ID, SENTENCE, LABEL) if labelled else (ID, SENTENCE))
+        for line, fields in rows:
+            row = _Row(path, header, columns, line, fields)
+            row.check_shape()
+            examples.append(Example(row.id(seen), row.sentence(rules), row.label(labels) if labels else None))
+    if not examples:
+        raise DataError(f"{path}: the file holds column names but no rows")
+    return examples
+
+
+class _Labels:
+    """What the label column may hold."""
+
+    def __init__(self, num_labels: int | None, names: Sequence[str] | None) -> None:
+        self.by_name = {name: label for label, name in enumerate(names or ())}
+        self.count = num_labels if num_labels is not None else len(self.by_name) or None
+        self.integers = not any(re.fullmatch("[0-9]+", name) for name in self.by_name)
+        wanted = f"an integer from 0 to {self.count - 1}" if self.count else "an integer from 0"
+        names_wanted = f"one of {', '.join(map(quoted, self.by_name))}"
+        self.wanted = " or ".join([wanted] * self.integers + [names_wanted] * bool(self.by_name))
+
+    def parse(self, cell: str) -> int | None:
+        """The label that `cell` holds; None where it holds none."""
+        if cell in self.by_name:
+            return self.by_name[cell]
+        # Nine digits: more labels than anybody has, and int() refuses very long numbers.
+        if not self.integers or not re.fullmatch("[0-9]{1,9}", cell):
+            return None
+        label = int(cell)
+        return label if self.count is None or label < self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row and all that is needed to say where in it something is wrong."""
+
+    path: Path
+    header: list[str]
+    columns: dict[str, int]
+    line: int
+    fields: list[str]
+
+    def check_shape(self) -> None:
+        """As many fields as the header, and none that looks like several rows."""
+        for position, field in enumerate(self.fields):
+            if "\t" in field and _LINE_END.search(field):
+                raise self.error(position, f"a quote opens here and runs over whole rows; {_QUOTE_HELP}")
+        have, want = len(self.fields), len(self.header)
+        if have < want:
+            raise self.error(have, f"missing: {have} fields where the first row has {want}")
+        if have > want:
+            raise DataError(f"{self.path}:{self.line}: {have} fields where the first row has {want}; "
+                            "put quote marks around a field that holds a tab")
+
+    def id(self, seen: dict[str, int]) -> str:
+        """The row's id, entered in `seen` (id -> line)."""
+        position = self.columns[ID]
+        value = self.fields[position].strip()
+        if not value:
+            raise self.error(position, "the id is empty")
+        if "," in value or not value.isprintable():
+            raise self.error(position, f"the id {quoted(value)} holds a comma or a control character; "
+                                       "the rows of a prediction file, `id, label`, cannot hold it")
+        if value in seen:
+            raise self.error(position, f"the id {quoted(value)} was used before, on line {seen[value]}")
+        seen[value] = self.line
+        return value
+
+    def sentence(self, rules: Rules) -> str:
+        position = self.columns[SENTENCE]
+        text = rules(self.fields[position])
+        if not text.strip():
+            raise self.error(position, "the sentence is empty")
+        return text
+
+    def label(self, labels: _Labels) -> int:
+        position = self.columns[LABEL]
+        cell = self.fields[position].strip()
+        label = labels.parse(cell)
+        if label is None:
+            raise self.error(position, f"{quoted(cell)} is no label; expected {labels.wanted}")
+        return label
+
+    def error(self, position: int, problem: str) -> DataError:
+        """A DataError at the field at `position`; earlier fields may have moved it to a later line."""
+        line = self.line + sum(len(_LINE_END.findall(field)) for field in self.fields[:position])
+        return DataError(f"{self.path}:{line}: {_column(self.header, position)}{problem}")
+
+
+def _decode(path: Path) -> str:
+    """The file's text, without byte order mark. DataError unless a regular file in UTF-8 without NULs."""
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe might never end
+            raise DataError(f"{path}: not a regular file")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}:1: this is UTF-16; save the file as UTF-8")
+    bom = 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    try:
+        text = content[bom:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[bom:][:error.start].decode("utf-8")
+        offset = bom + error.start
+        raise DataError(f"{path}:{_line_of(before)}: not UTF-8: byte 0x{content[offset]:02x} "
+                        f"at offset {offset} of the file; save it as UTF-8") from None
+    if (nul := text.find("\0")) >= 0:
+        raise DataError(f"{path}:{_line_of(text[:nul])}: a NUL character; no text file, or damaged")
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty")
+    return text
+
+
+@contextlib.contextmanager
+def _fields_of_any_size(limit: int) -> Iterator[None]:
+    """csv refuses fields over 128 KiB; let it take up to `limit` characters inside the block."""
+    before = csv.field_size_limit(min(limit, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Every row with the line it begins on, empty lines left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            raise _quote_error(path, text, line, header) from None
+        header = header or fields
+        if fields:
+            yield line, fields
+
+
+def _find_columns(path: Path, header: list[str], names: Sequence[str]) -> dict[str, int]:
+    """Where each named column is."""
+    found = [name.strip() for name in header]
+    for name in names:
+        if found.count(name) != 1:
+            problem = "two columns are" if found.count(name) else "no column is"
+            hint = "; columns are separated by tabs" if len(found) == 1 else ""
+            raise DataError(f"{path}:1: {problem} named {name!r}; the first row must name the columns, "
+                            f"here it names {quoted(', '.join(found), 200)}{hint}")
+    return {name: found.index(name) for name in names}
+
+
+def _quote_error(path: Path, text: str, line: int, header: list[str]) -> DataError:
+    """What is wrong where csv could not read the row that begins on `line`: one of its fields' quoting."""
+    start = 0
+    for _ in range(line - 1):
+        start = _LINE_END.search(text, start).end()
+    position = 0
+    while (end := _field_end(text, start)) is not None:
+        start = end + 1
+        position += 1
+    closing = _closing_quote(text, start)
+    problem = "a quote opens here and never closes" if closing < 0 else (
+        f"a quote opens here and closes on line {_line_of(text[:closing])} where the field goes on")
+    place = f"{path}:{_line_of(text[:start])}: {_column(header, position)}"
+    return DataError(f"{place}{problem}; {_QUOTE_HELP}")
+
+
+def _field_end(text: str, start: int) -> int | None:
+    """Where the field that begins at `start` ends; None where its quoting is broken."""
+    if text[start:start + 1] != '"':
+        return _FIELD_END.search(text, start).start()
+    closing = _closing_quote(text, start)
+    return closing + 1 if closing >= 0 and _FIELD_END.match(text, closing + 1) else None
+
+
+def _closing_quote(text: str, opening: int) -> int:
+    """Where the quoted field that opens at `opening` closes; -1 where it never does."""
+    end = text.find('"', opening + 1)
+    while end >= 0 and text[end + 1:end + 2] == '"':
+        end = text.find('"', end + 2)
+    return end
+
+
+def _line_of(before: str) -> int:
+    """The line that follows the text `before`."""
+    return len(_LINE_END.findall(before)) + 1
+
+
+def _column(header: Sequence[str], position: int) -> str:
+    """How a message names a column: by its name, an unnamed one by its number."""
+    name = header[position].strip() if position < len(header) else ""
+    return f"column {quoted(name) if name else position + 1}: "

@@ -1,0 +1,119 @@
+"""Text to token ids, with the tokenizer that lies beside a checkpoint. Knows files, no models."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError, quoted
+
+END_OF_TEXT = "<|endoftext|>"
+_CHUNK = 1000  # texts encoded at once: tokenizers' own results are far larger than the ids kept of them
+
+
+class TokenizerError(UserError):
+    """A tokenizer file is missing, damaged, or does not fit."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of some texts."""
+
+    ids: list[list[int]]
+    "One list for each text, never empty."
+    truncated: int
+    "How many texts were longer than allowed and lost their ends."
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer in Hugging Face's file formats."""
+
+    def __init__(self, backend: "tokenizers.Tokenizer", end_of_text: str, fingerprint: str) -> None:  # noqa: F821
+        """Take over a loaded tokenizer; `Tokenizer.load` is the usual way in."""
+        pad_id = backend.token_to_id(end_of_text)
+        if pad_id is None:
+            raise TokenizerError(f"the tokenizer has no token {quoted(end_of_text)}, which padding needs")
+        # The file may ask for these; how long and how padded is for the caller and the batch to say.
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.pad_id: int = pad_id
+        "The end-of-text token, as GPT-2 has no padding token of its own."
+        self.fingerprint = fingerprint
+        "SHA-256 of the tokenizer's files."
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Tokenizer":
+        """Load `tokenizer.json`, or `vocab.json` and `merges.txt`, from a model's folder.
+
+        Raises:
+            TokenizerError: none of them is there, or one cannot be read or understood.
+        """
+        import tokenizers  # late: only runs that tokenise pay for it
+
+        folder = Path(folder)
+        if (folder / "tokenizer.json").exists():
+            paths = [folder / "tokenizer.json"]
+        elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+            paths = [folder / "vocab.json", folder / "merges.txt"]
+        else:
+            raise TokenizerError(
+                f"no tokenizer in {folder}: it holds neither tokenizer.json nor vocab.json and merges.txt")
+        contents = [_read(path) for path in paths]
+        try:
+            if len(paths) == 1:
+                backend = tokenizers.Tokenizer.from_buffer(contents[0])
+            else:
+                backend = tokenizers.ByteLevelBPETokenizer(*map(str, paths))._tokenizer
+        except Exception as error:  # the library raises bare Exceptions
+            raise TokenizerError(f"cannot read the tokenizer {paths[0]}: {quoted(error, 200)}") from error
+        digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents))
+        return cls(backend, _end_of_text(folder), digest.hexdigest())
+
+    def __len__(self) -> int:
+        """Ids run from 0 to this, exclusive."""
+        return self._backend.get_vocab_size()
+
+    def encode(self, texts: Sequence[str], max_length: int, lowercase: bool) -> Encoded:
+        """Encode texts; ids after the first `max_length` of a text are cut off and the text counted.
+
+        A text that encodes to nothing gives `[pad_id]`, so that every text has a last token to classify by.
+        """
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1, not {max_length}")
+        ids: list[list[int]] = []
+        truncated = 0
+        for start in range(0, len(texts), _CHUNK):
+            chunk = [text.lower() if lowercase else text for text in texts[start:start + _CHUNK]]
+            for encoding in self._backend.encode_batch_fast(chunk):
+                truncated += len(encoding.ids) > max_length
+                ids.append(encoding.ids[:max_length] or [self.pad_id])
+        return Encoded(ids, truncated)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special tokens included."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _end_of_text(folder: Path) -> str:
+    """The end-of-text token that `tokenizer_config.json` names, GPT-2's where it names none."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return END_OF_TEXT
+    try:
+        settings = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"cannot read {path}: {error}") from error
+    token = settings.get("eos_token") if isinstance(settings, dict) else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else END_OF_TEXT

@@ -1,0 +1,225 @@
+"""Check a course submission, then zip it.
+
+First everything is checked: source files, unfinished holes, prediction files. Only when nothing is wrong is
+the zip written, with exactly what the manifest names (submission/manifest.py); otherwise every problem is
+listed and no zip is written. Advice blocks nothing. An earlier zip is never deleted.
+Exit status: 0 zip written, 1 problems, 2 the command itself was wrong.
+
+    ./setup.sh prepare_submit.py                               everything the course asks for
+    ./setup.sh prepare_submit.py --parts full-model-sst        the code and one part's predictions
+    ./setup.sh prepare_submit.py --parts                       the code alone
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import json
+import platform
+import re
+import stat
+import sys
+import textwrap
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from common import cli
+from common.errors import UserError
+from common.files import write_atomic
+from submission import manifest
+from submission.advice import advise
+from submission.manifest import Finding, Part
+from submission.predictions import check_predictions, read_data
+from submission.sources import check_source
+
+ROOT = Path(__file__).resolve().parent
+VERSION = 1
+"Of the manifest inside the zip."
+
+
+@dataclass
+class Submission:
+    """What was found: `files` go into the zip if there are no `problems`."""
+
+    parts: list[Part]
+    files: dict[str, bytes] = field(default_factory=dict)
+    "Path in the repository -> content, read once: what is checked is what is packed."
+    written: dict[str, float] = field(default_factory=dict)
+    "Path -> when the file was last written."
+    problems: list[Finding] = field(default_factory=list)
+    advice: list[Finding] = field(default_factory=list)
+
+    def read(self, root: Path, file: str, limit: int, *, required: bool = True,
+             fix: str | None = None) -> bytes | None:
+        """Take a file in. None where it cannot be had safely: a problem, unless it is missing and optional."""
+        path = root
+        try:
+            for name in PurePosixPath(file).parts:
+                path = path / name
+                if path.is_symlink():
+                    raise OSError(f"{path.relative_to(root).as_posix()} is a link: put the file itself there")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("not a regular file")
+            if status.st_size > limit:
+                raise OSError(f"{status.st_size:,} bytes, more than the {limit:,} allowed")
+            content = path.read_bytes()
+        except FileNotFoundError:
+            if required:
+                self.problems.append(Finding(file, "missing", fix=fix))
+            return None
+        except OSError as error:
+            self.problems.append(Finding(file, str(error.strerror or error)))
+            return None
+        self.files[file], self.written[file] = content, status.st_mtime
+        return content
+
+
+def inspect(root: Path, parts: list[Part]) -> Submission:
+    """Read and check all that a submission of these parts consists of."""
+    submission = Submission(parts)
+    for file, classes in manifest.SOURCES.items():
+        content = submission.read(root, file, manifest.SOURCE_LIMIT)
+        if content is not None:
+            submission.problems += check_source(file, content, classes)
+    inspect_predictions(root, submission)
+    for file in manifest.OPTIONAL:
+        submission.read(root, file, manifest.OPTIONAL_LIMIT, required=False)
+    return submission
+
+
+def inspect_predictions(root: Path, submission: Submission) -> None:
+    """Check the prediction files of the claimed parts; advise on those that are formally right."""
+    data, labels = {}, {}
+    for part, split in itertools.product(submission.parts, manifest.SPLITS):
+        file = part.predictions(split)
+        content = submission.read(root, file, manifest.PREDICTIONS_LIMIT, fix=part.command)
+        if content is None:
+            continue
+        rows = read_data(root, part, split)
+        if isinstance(rows, Finding):
+            submission.problems += [rows] if rows not in submission.problems else []  # both modes need it
+            rows = None
+        found = check_predictions(file, content, rows, part.task.num_labels)
+        submission.problems += found.problems
+        if rows and not found.problems:
+            data[part.name, split], labels[part.name, split] = rows, found.labels
+    submission.advice += advise(labels, data)
+    submission.advice += stale_predictions(submission.written)
+
+
+def stale_predictions(written: dict[str, float]) -> list[Finding]:
+    """Advice on prediction files that are older than the code they are said to come from."""
+    sources = [file for file in written if file in manifest.SOURCES]
+    if not sources:
+        return []
+    newest = max(sources, key=written.__getitem__)
+    return [Finding(file, f"older than {newest}: is it what this code predicts?")
+            for file in written if file not in manifest.SOURCES and written[file] < written[newest]]
+
+
+def left_out(root: Path, packed: Iterable[str]) -> list[str]:
+    """The other files in the folders that submitted files come from, Python's caches apart."""
+    folders = {PurePosixPath(file).parent for file in (*manifest.SOURCES, "predictions/*")}
+    found = [path for folder in folders for path in (root / folder).glob("*") if not path.is_dir()]
+    names = {path.relative_to(root).as_posix() for path in found} - set(packed)
+    return sorted(name.encode("ascii", "backslashreplace").decode() for name in names)  # printable anywhere
+
+
+def pack(submission: Submission) -> bytes:
+    """The zip: the same bytes for the same files; with their hashes, without a trace of whose they are."""
+    contents = {**submission.files, "MANIFEST.json": json.dumps(about(submission), indent=1).encode() + b"\n"}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file, content in sorted(contents.items()):
+            entry = zipfile.ZipInfo(file, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # as on Unix, everywhere
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
+    return buffer.getvalue()
+
+
+def about(submission: Submission) -> dict[str, Any]:
+    """MANIFEST.json: what made the zip, and the sha256 of each file in it."""
+    try:
+        torch = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        torch = None
+    return {
+        "tool": "prepare_submit", "version": VERSION, "python": platform.python_version(), "torch": torch,
+        "parts": [part.name for part in submission.parts],
+        "files": {file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                  for file, content in sorted(submission.files.items())},
+    }
+
+
+def output_path(root: Path, out: str | None, student: str | None) -> Path:
+    """Where the zip goes: `out`, or submission.zip or submission-ID.zip in the repository."""
+    if student is not None and not re.fullmatch("[A-Za-z0-9_-]{1,64}", student):
+        raise UserError("--id takes 1 to 64 letters, digits, '-' and '_'")
+    path = Path(out) if out else root / (f"submission-{student}.zip" if student else "submission.zip")
+    if path.suffix != ".zip" or path.is_dir():
+        raise UserError(f"--out {path}: give a file name that ends in .zip")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}")
+    return path
+
+
+def tell(submission: Submission, skipped: list[str], path: Path, digest: str | None) -> None:
+    """The report for people."""
+    claimed = ", ".join(part.name for part in submission.parts)
+    print(f"{len(submission.files)} files read. Claimed: the code, and {claimed or 'no predictions'}.")
+    fixes = dict.fromkeys(finding.fix for finding in submission.problems if finding.fix)
+    for title, lines in (
+        (f"Problems ({len(submission.problems)}):", submission.problems),
+        ("Commands that help:", fixes),
+        ("Advice (it blocks nothing):", submission.advice),
+    ):
+        if lines:
+            print("", title, *(f"  {line}" for line in lines), sep="\n")
+    if skipped:
+        print(f"\nLeft out, because the manifest does not name them ({len(skipped)}):")
+        print(textwrap.fill(", ".join(skipped), 100, initial_indent="  ", subsequent_indent="  "))
+    if any("-sample-" in file for file in skipped):
+        print("\nPredictions for the bundled samples (classifier.py --quick) are practice.\n"
+              "A course submission needs those for the course's own data: ./setup.sh -m data.download")
+    if digest:
+        print(f"\nWrote {path}\nsha256 {digest}")
+    else:
+        kept = f" The {path} that is there is from an earlier run." if path.exists() else ""
+        print(f"\nNo zip was written.{kept}")
+
+
+def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = cli.Parser(description=__doc__)
+    parts = list(manifest.PARTS)
+    parser.add_argument("--parts", nargs="*", metavar="PART", choices=parts, default=parts,
+                        help=f"the parts you claim, of {', '.join(parts)} (default: all)")
+    parser.add_argument("--id", metavar="ID", help="name the zip submission-ID.zip")
+    parser.add_argument("--out", metavar="FILE", help="the zip (default: submission.zip, beside this script)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    args = parser.parse_args(argv)
+    path = output_path(root, args.out, args.id)
+    submission = inspect(root, [part for name, part in manifest.PARTS.items() if name in args.parts])
+    skipped, digest = left_out(root, submission.files), None
+    if not submission.problems:
+        content = pack(submission)
+        write_atomic(path, content)
+        digest = hashlib.sha256(content).hexdigest()
+    if args.json:
+        json.dump({
+            "ok": digest is not None, "zip": str(path) if digest else None, "sha256": digest,
+            "problems": [finding.as_json() for finding in submission.problems],
+            "advice": [finding.as_json() for finding in submission.advice],
+            "files": sorted(submission.files), "left_out": skipped,
+        }, sys.stdout, indent=1)
+        print()
+    else:
+        tell(submission, skipped, path, digest)
+    return 0 if digest else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

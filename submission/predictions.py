@@ -1,0 +1,96 @@
+"""Prediction files: their form, byte for byte, and whether they answer every row of their data file."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import quoted
+from data.reader import DataError, Example, read_examples
+from data.rules import Rules
+from submission.manifest import Finding, Part
+
+HEADER = "id \t Predicted_Sentiment "
+ROW = re.compile(r"(?P<id>[^,]+), (?P<label>.+) ")
+DOWNLOAD = "./setup.sh -m data.download"
+SHOWN = 5
+"Problems of one file that are told one by one; the rest is counted."
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A prediction file that was read, as far as it could be."""
+
+    labels: dict[str, int]
+    "id -> label"
+    problems: list[Finding]
+
+
+def read_data(root: Path, part: Part, split: str) -> list[Example] | Finding:
+    """The rows of a data file that are to be answered, or why they cannot be had."""
+    file = part.data(split)
+    if not (root / file).exists():
+        return Finding(file, "missing, so that the ids cannot be checked", fix=DOWNLOAD)
+    try:
+        return read_examples(root / file, labelled=split == "dev", num_labels=part.task.num_labels,
+                             rules=Rules())
+    except DataError as error:
+        return Finding(file, f"not as the course gives it: {error}", fix=DOWNLOAD)
+
+
+def check_predictions(file: str, content: bytes, data: list[Example] | None, num_labels: int) -> Predictions:
+    """Hold a prediction file to its form and, in any order, to the rows of `data` (None: unknown)."""
+    text, problems = _decode(content)
+    *lines, rest = text.split("\n")
+    if rest:
+        lines.append(rest)
+        problems.append((len(lines), "the last line does not end: was the file cut short?"))
+    if not lines or lines[0] != HEADER:
+        problems.append((1, f"the first line must be {HEADER!r}, is {quoted(lines[0] if lines else '')}"))
+    labels: dict[str, int] = {}
+    allowed = {str(label): label for label in range(num_labels)}  # so no 01, no 1.0, no digits but ASCII's
+    for number, line in enumerate(lines[1:], start=2):
+        row = ROW.fullmatch(line)
+        if not row:
+            problems.append((number, f"must be 'ID, LABEL ' (with the space at the end), is {quoted(line)}"))
+        elif row["label"] not in allowed:
+            problems.append((number, f"the label must be 0 to {num_labels - 1}, is {quoted(row['label'])}"))
+        elif row["id"] in labels:
+            problems.append((number, f"the id {quoted(row['id'])} is there twice"))
+        # A faulty row still names the example it means, so that it is not told as missing too.
+        if id := row["id"] if row else re.split("[,\t]", line)[0].strip():
+            labels.setdefault(id, allowed.get(row["label"], 0) if row else 0)
+    findings = [Finding(file, message, line) for line, message in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        findings.append(Finding(file, f"... and {len(problems) - SHOWN} more such lines"))
+    if data is not None:
+        findings += _compare_ids(file, labels, [example.id for example in data])
+    return Predictions(labels, findings)
+
+
+def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
+    """The text, and what is wrong about its bytes: told once and undone, so that the rest can be checked."""
+    problems = []
+    if content.startswith(b"\xef\xbb\xbf"):
+        problems.append((1, "starts with a byte order mark: write it as plain UTF-8"))
+        content = content[3:]
+    if b"\r\n" in content:
+        problems.append((1, r"has Windows line ends: open it for writing with newline='\n'"))
+        content = content.replace(b"\r\n", b"\n")
+    try:
+        return content.decode("utf-8"), problems
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        return content.decode("utf-8", errors="replace"), [*problems, (line, "not UTF-8")]
+
+
+def _compare_ids(file: str, found: Iterable[str], wanted: list[str]) -> Iterator[Finding]:
+    """The ids that the data has and the file lacks, and the other way round."""
+    missing, unknown = dict.fromkeys(wanted), dict.fromkeys(found)
+    for id in missing.keys() & unknown.keys():
+        del missing[id], unknown[id]
+    for what, ids in (("no prediction for", missing), ("ids that its data file lacks:", unknown)):
+        if ids:
+            some = ", ".join([*map(quoted, itertools.islice(ids, 3)), "..."][:len(ids)])
+            yield Finding(file, f"{what} {some} ({len(ids)} of {len(wanted)})")

@@ -54,7 +54,7 @@ class Submission:
 
     def read(self, root: Path, file: str, limit: int, *, required: bool = True,
              fix: str | None = None) -> bytes | None:
-        """Take a file in. None where it cannot be had safely: a problem, unless it is missing and optional."""
+        """Take a file in. None where it cannot be had safely: a problem, unless missing and optional."""
         path = root
         try:
             for name in PurePosixPath(file).parts:

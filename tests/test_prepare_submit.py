@@ -224,7 +224,7 @@ STEP = "class AdamW:\n    def step(self):\n        "
     (STEP + "'''Later.'''\n        ...", "2: not done: AdamW.step is empty"),
     (STEP + "for p in self.all:\n            if p: continue\n            raise NotImplementedError('step')",
      "5: not done: AdamW.step still raises"),
-    (STEP + "if self.x:\n            # TODO: your code\n            raise NotImplementedError\n        return 1",
+    (STEP + "if self.x:\n            # TODO: yours\n            raise NotImplementedError\n        return 1",
      "5: not done: AdamW.step still raises"),
     ("class AdamW:\n    pass", "1: class AdamW has no method step"),
     ("class Adam:\n    def step(self): return 1", ": class AdamW is missing"),

@@ -4,6 +4,7 @@ Orders are pure functions of (lengths, batch size, seed, epoch), with a generato
 dropout or a resumed run cannot change them. B: rows of a batch, T: its longest row, C: size of a feature.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -82,6 +83,13 @@ class TextDataset:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the ids of all texts: it changes with the file, its rules, the tokenizer and the cut."""
+        digest = hashlib.sha256(self._lengths.numpy())
+        digest.update(self._tokens.numpy())
+        return digest.hexdigest()
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """The batch of these examples, in this order, padded to the longest of them."""

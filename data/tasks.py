@@ -142,6 +142,9 @@ class Recipe:
     warmup: float = 0.0
     "Share of all steps in which the learning rate rises to `lr`."
     dropout: float = 0.3
+    "Before the linear head."
+    backbone_dropout: float | None = None
+    "Inside the backbone while it is trained; None is the checkpoint's own."
 
 
 COURSE_DEFAULTS: dict[Mode, Recipe] = {

@@ -1,0 +1,170 @@
+"""Text for pretraining: documents, a tokenizer trained on them, and their token ids in one file on disk.
+
+A corpus may be larger than memory: documents are read one at a time, ids are memory-mapped.
+"""
+
+import gzip
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import replacing, write_atomic
+from common.progress import progress
+from data.tokenizer import END_OF_TEXT, Tokenizer
+
+HELD_OUT_EVERY = 500
+"""One document in so many is never trained on."""
+
+SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it 's: as the Penn Treebank splits
+                  r"|[^\W_]+|[.!?*=_-]{2,}|[^\w\s]|_")
+"""What counts as a word. White space only separates, so "It isn't bad!" and "It is n't bad !" give the same tokens."""
+
+SAME_SIGNS = ((r"<\s*br\s*/?\s*>", " "), ("-lrb-", "("), ("-rrb-", ")"), (r"\\/", "/"), ("``|''|[“”]", '"'), ("[‘’`]", "'"))
+"""Ways of writing the same sign, undone after lower-casing: line-break tags, Penn Treebank brackets, curly quotes."""
+
+
+class CorpusError(UserError):
+    """A text file cannot be read, or holds too little."""
+
+
+def documents(paths: Sequence[Path]) -> Iterator[str]:
+    """One document a line, from plain or gzip files in UTF-8; empty lines are passed over."""
+    for path in paths:
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+                for line in file:
+                    if line := line.strip():
+                        yield line
+        except (OSError, EOFError) as error:
+            raise CorpusError(f"cannot read {path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, path: Path) -> None:
+    """Train a lower-casing byte-level BPE on every `sample_every`-th document and write it to `path` (tokenizer.json).
+
+    Prose and Penn Treebank text are brought to the same words first; decoding gives words separated by spaces.
+    """
+    from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    same = [normalizers.Replace(Regex(pattern), sign) for pattern, sign in SAME_SIGNS]
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *same])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SEPARATE_WORDS), "removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    sample = (text for number, text in enumerate(documents(paths)) if number % sample_every == 0)
+    backend.train_from_iterator(progress(sample, "tokenizer", "document"), trainer)
+    if backend.get_vocab_size() < vocab_size:
+        raise CorpusError(f"the text gives only {backend.get_vocab_size()} tokens, not {vocab_size}; "
+                          "give more text or a smaller --vocab_size")
+    write_atomic(path, backend.to_str(pretty=True))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A batch for a language model: consecutive tokens and, for each, the one that follows."""
+
+    input_ids: Tensor
+    "[B, T] int64"
+    targets: Tensor
+    "[B, T] int64: the same, one token on."
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """What the language model is called with."""
+        return self.input_ids, self.targets
+
+    def to(self, device: torch.device | str) -> "Blocks":
+        """The same batch on `device`."""
+        return Blocks(self.input_ids.to(device), self.targets.to(device))
+
+
+class Corpus:
+    """Token ids of many documents end to end, each followed by the end-of-text token, memory-mapped.
+
+    Cut into chunks of T tokens; a chunk is trained on whole, or as SHORT blocks of T / SHORT tokens, which is cheaper and
+    teaches most of what a long block does. Row r of chunk c has the number c * (SHORT + 1) + r: r < SHORT is a short
+    block, r = SHORT the whole chunk.
+    """
+
+    SHORT = 4
+
+    def __init__(self, path: Path, T: int):
+        self.ids = np.memmap(path, dtype=np.uint16, mode="r")
+        self.T = T
+        self.chunks = (len(self.ids) - 1) // T
+        if self.chunks < 1:
+            raise CorpusError(f"{len(self.ids)} tokens are not enough for one block of {T}")
+
+    def collate(self, rows: Sequence[int]) -> Blocks:
+        """The blocks with these row numbers, all of one length."""
+        chunk, part = np.divmod(np.asarray(rows), self.SHORT + 1)
+        whole = part[0] == self.SHORT
+        T = self.T if whole else self.T // self.SHORT
+        starts = chunk * self.T + (0 if whole else part * T)
+        ids = torch.from_numpy(np.stack([self.ids[start:start + T + 1] for start in starts]).astype(np.int64))
+        return Blocks(ids[:, :-1], ids[:, 1:])
+
+    def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
+        """The batches of one pass, every token in one of them, as row numbers; order by (seed, epoch) only.
+
+        A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the chunks
+        stay whole.
+        """
+        random = np.random.default_rng((seed, epoch))
+        rows = random.permutation(self.chunks)[:, None] * (self.SHORT + 1) + np.arange(self.SHORT + 1)  # [chunks, SHORT + 1]
+        whole = round(long_share * self.chunks)
+        batches = []
+        for kind, T in ((rows[:whole, self.SHORT], self.T), (rows[whole:, :self.SHORT], self.T // self.SHORT)):
+            kind = random.permutation(kind.flatten())
+            size = max(batch_tokens // T, 1)
+            batches += [kind[start:start + size].tolist() for start in range(0, len(kind), size)]
+        return [batches[position] for position in random.permutation(len(batches))]
+
+    def evaluation_order(self, batch_tokens: int) -> list[list[int]]:
+        """All chunks, whole, in file order."""
+        rows = np.arange(self.chunks) * (self.SHORT + 1) + self.SHORT
+        size = max(batch_tokens // self.T, 1)
+        return [rows[start:start + size].tolist() for start in range(0, len(rows), size)]
+
+
+def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> tuple[Path, Path]:
+    """Write the token ids of all documents to (training, held-out) files in `folder`; reuse them while nothing changed."""
+    if len(tokenizer) > 2**16:
+        raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
+    sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = hashlib.sha256(json.dumps([tokenizer.fingerprint, sources]).encode()).hexdigest()[:16]
+    train, held_out = folder / f"{key}-train.bin", folder / f"{key}-held-out.bin"
+    if not (train.exists() and held_out.exists()):
+        with replacing(train) as train_part, replacing(held_out) as held_part, \
+                open(train_part, "wb") as train_file, open(held_part, "wb") as held_file:
+            texts = documents(paths)
+            bar = progress(0, "encoding", "document")
+            while chunk := list(itertools.islice(texts, HELD_OUT_EVERY)):
+                first, *rest = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
+                held_file.write(_with_ends([first], tokenizer.pad_id))
+                train_file.write(_with_ends(rest, tokenizer.pad_id))
+                bar.update(len(chunk))
+            bar.close()
+    return train, held_out
+
+
+def _with_ends(ids: list[list[int]], end: int) -> bytes:
+    """Documents end to end as uint16, each followed by the end-of-text token."""
+    return np.fromiter((token for document in ids for token in (*document, end)), dtype=np.uint16).tobytes()

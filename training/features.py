@@ -1,0 +1,97 @@
+"""Features of a frozen backbone, computed once.
+
+While the backbone is frozen it runs in eval mode, so a text's vector is the same in every epoch. It is computed once a
+split, and the epochs run on the stored vectors; a later run on the same weights and texts reuses them from disk.
+(The course's starter leaves dropout on in the frozen backbone and recomputes every vector in every epoch.)
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import replacing
+
+CACHE_BYTES = 2 * 1024**3
+"""The cache folder is kept below this; the files used longest ago go first."""
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Feature tensors on disk, under names made of everything that they depend on."""
+
+    def __init__(self, folder: Path, limit: int = CACHE_BYTES):
+        self.folder, self.limit = folder, limit
+
+    def get(self, key: Sequence[str], compute: Callable[[], Tensor]) -> Tensor:
+        """The features [N, C] for this key, read back or else computed and stored.
+
+        key: strings that together decide the features. A file that fails its checksum is computed anew. A cache that
+        cannot be written costs only the reuse.
+        """
+        path = self.folder / (hashlib.sha256("\n".join(key).encode()).hexdigest()[:32] + ".safetensors")
+        found = self.read(path)
+        if found is not None:
+            return found
+        features = compute()
+        with contextlib.suppress(UserError, OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                save_file({"features": features, "sha256": checksum(features)}, temporary)
+            self.shrink(keep=path)
+        return features
+
+    def read(self, path: Path) -> Tensor | None:
+        """The features in a file, or None where there is none or it is damaged."""
+        try:
+            content = load(path.read_bytes())
+            os.utime(path)  # used now: shrink() removes what was used longest ago
+        except (OSError, SafetensorError):
+            return None
+        features = content.get("features")
+        if features is None or not torch.equal(content.get("sha256", torch.empty(0)), checksum(features)):
+            return None
+        return features
+
+    def shrink(self, keep: Path) -> None:
+        """Remove the files used longest ago until the folder is below its limit; `keep` stays."""
+        files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        total = sum(path.stat().st_size for path in files)
+        for path in files:
+            if total <= self.limit:
+                return
+            if path != keep:
+                total -= path.stat().st_size
+                path.unlink()
+
+
+def checksum(features: Tensor) -> Tensor:
+    """The features' SHA-256 as a uint8 tensor [32], so that it travels in the same file."""
+    return torch.frombuffer(bytearray.fromhex(hash_tensors({"features": features})), dtype=torch.uint8)
+
+
+class LastToken(nn.Module):
+    """A backbone seen as a function (input_ids, attention_mask) -> [B, C], the vector of each row's last token."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask [B, T] -> [B, C]"""
+        return self.backbone(input_ids, attention_mask)["last_token"]

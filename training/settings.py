@@ -1,0 +1,149 @@
+"""Every setting of classifier.py, with its help text; plain data, imported before PyTorch is."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from common.errors import UserError
+from data.rules import RULES
+from data.tasks import TASKS, Mode, Recipe, Task, custom_task, recipe
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = REPOSITORY / "models" / "gpt2-tiny"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What classifier.py is asked to do. Validated on construction."""
+
+    quick: bool = False
+    """Train the bundled gpt2-tiny on the bundled samples: no download, about a minute."""
+    data: tuple[str, ...] = ()
+    """Built-in tasks, one after another: sst, cfimdb, sst-sample, cfimdb-sample. Without this and without --train:
+    sst cfimdb."""
+    train: Path | None = None
+    """Your own training file: tab separated, with columns id, sentence and sentiment."""
+    dev: Path | None = None
+    """Your own file to choose the best epoch on, with the same columns."""
+    test: Path | None = None
+    """Your own file to predict, with columns id and sentence."""
+    name: str = "own"
+    """What to call the task of --train: names its run folder and prediction files."""
+    num_labels: int | None = None
+    """Number of labels in your own files: 0 .. N-1."""
+    label_names: tuple[str, ...] = ()
+    """What to call the labels of your own files; the sentiment column may then hold these names."""
+    fine_tune_mode: Mode = "last-linear-layer"
+    """last-linear-layer: the backbone is frozen and runs once; full-model: everything is trained."""
+    model: str | None = None
+    """GPT-2 weights: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any GPT-2 on the Hugging Face hub, or a local folder
+    such as models/gpt2-tiny. Default: gpt2."""
+    revision: str | None = None
+    """Commit or tag of the hub model."""
+    random_backbone: bool = False
+    """Start from random weights of the model's shape: what the pretraining is worth."""
+    seed: int = 11711
+    """Seeds every task by itself: the same seed gives the same predictions."""
+    epochs: int | None = None
+    """Passes over the training file. Default: 10 (gpt2-tiny: measured for each task)."""
+    batch_size: int | None = None
+    """Examples a step. Default: 8 (gpt2-tiny: measured for each task)."""
+    lr: float | None = None
+    """Learning rate. Default: 1e-3 for last-linear-layer, 1e-5 for full-model (gpt2-tiny: measured)."""
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    """How the learning rate goes down to 0. Default: constant (gpt2-tiny: measured)."""
+    warmup: float | None = None
+    """Share of all steps in which the learning rate rises from 0. Default: 0 (gpt2-tiny: measured)."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float | None = None
+    """Scale gradients down to this norm where they are larger. Default: never."""
+    hidden_dropout_prob: float | None = None
+    """Dropout before the linear head. Default: 0.3 (gpt2-tiny: measured)."""
+    backbone_dropout: float | None = None
+    """Dropout inside the backbone in full-model mode. Default: the checkpoint's own, 0.1 for gpt2."""
+    max_length: int | None = None
+    """Longest text in tokens; what is longer is cut. Default: the task's."""
+    lowercase: Literal["yes", "no"] | None = None
+    """Lower-case the texts. Default: as in the course, yes for SST and CFIMDB; no for your own files."""
+    keep: tuple[str, ...] = ()
+    """Rules of the reader to switch off, by name (see data/rules.py)."""
+    accumulate: int = 1
+    """Run each batch in N parts, one after another: the same step in less memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    use_gpu: bool = False
+    """The course's flag: the same as --device cuda."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; auto is bfloat16 on a CUDA device that has it, else float32."""
+    deterministic: bool = False
+    """Ask PyTorch for kernels that repeat bit for bit on CUDA too."""
+    out: Path = Path("runs")
+    """Folder of run folders."""
+    predictions: Path = Path("predictions")
+    """Folder of prediction files."""
+    resume: bool = False
+    """Go on with an interrupted run of the same settings."""
+    save_minutes: float = 10.0
+    """Save a checkpoint this often within an epoch, besides at its end."""
+    save_steps: int | None = None
+    """Save a checkpoint every N steps as well."""
+
+    def __post_init__(self) -> None:
+        own = [flag for flag in ("train", "dev", "test", "num_labels") if getattr(self, flag) is not None]
+        if own and (self.train is None or self.dev is None):
+            raise UserError(f"--{own[0].replace('_', '-')} describes your own data, which needs --train and --dev too")
+        if own and (self.data or self.quick):
+            raise UserError("give either built-in tasks (--data, --quick) or your own files (--train), not both")
+        if own and self.num_labels is None and not self.label_names:
+            raise UserError("your own data needs --num-labels N (or --label-names A B ...)")
+        unknown = [name for name in self.data if name not in TASKS]
+        if unknown:
+            raise UserError(f"--data: there is no task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        unknown = [name for name in self.keep if name not in RULES]
+        if unknown:
+            raise UserError(f"--keep: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")
+        for flag, low, high in (("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
+                                ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
+                                ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
+                                ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1)):
+            value = getattr(self, flag)
+            if value is not None and not (low <= value <= (float("inf") if high is None else high)):
+                bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise UserError(f"--{flag.replace('_', '-')} must be {bounds}, not {value}")
+        if self.use_gpu and self.device not in ("auto", "cuda"):
+            raise UserError(f"--use_gpu means --device cuda, but --device {self.device} is given too")
+
+    @property
+    def backbone(self) -> str:
+        """The model to load: as given, or gpt2-tiny for --quick, or gpt2."""
+        return self.model or (str(TINY) if self.quick else "gpt2")
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the backbone is the bundled one, which has measured settings of its own."""
+        return Path(self.backbone).resolve() == TINY
+
+    def tasks(self) -> list[Task]:
+        """The tasks asked for, with --max-length, --lowercase and --keep applied. Reads no file."""
+        if self.train is not None:
+            tasks = [custom_task(self.train, self.dev, self.test, name=self.name, label_names=self.label_names,
+                                 num_labels=self.num_labels or len(self.label_names))]
+        else:
+            samples = ("sst-sample", "cfimdb-sample")
+            tasks = [TASKS[name] for name in self.data or (samples if self.quick else ("sst", "cfimdb"))]
+        return [self.adapt(task) for task in tasks]
+
+    def adapt(self, task: Task) -> Task:
+        """The task with what the flags change about its reading."""
+        return replace(task, max_length=self.max_length or task.max_length, rules=task.rules.without(*self.keep),
+                       lowercase=task.lowercase if self.lowercase is None else self.lowercase == "yes")
+
+    def recipe(self, task: Task) -> Recipe:
+        """The training settings for a task: the flags given, else the defaults for task, mode and backbone."""
+        default = recipe(task, self.fine_tune_mode, tiny=self.is_tiny)
+        given = {"lr": self.lr, "epochs": self.epochs, "batch_size": self.batch_size, "schedule": self.schedule,
+                 "warmup": self.warmup, "dropout": self.hidden_dropout_prob, "backbone_dropout": self.backbone_dropout}
+        return replace(default, **{name: value for name, value in given.items() if value is not None})

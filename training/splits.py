@@ -1,0 +1,71 @@
+"""The files of a task on their way to the model: read, tokenised once, or turned into features once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from data.batching import FeatureDataset, TextDataset, eval_order
+from data.reader import Example
+from data.tasks import Task
+from data.tokenizer import Tokenizer
+from training.device import Machine
+from training.evaluate import predict
+from training.features import FeatureCache, LastToken, hash_tensors
+
+
+@dataclass(frozen=True)
+class Split:
+    """One file of a task, as examples and as what batches are made of, in the same order."""
+
+    examples: list[Example]
+    dataset: TextDataset | FeatureDataset
+
+    @property
+    def labels(self) -> list[int]:
+        """One for each example; only for labelled splits."""
+        return [example.label for example in self.examples]
+
+    @property
+    def texts(self) -> list[str]:
+        """One for each example."""
+        return [example.text for example in self.examples]
+
+    def names(self, rows: list[int]) -> list[str]:
+        """The ids of some examples."""
+        return [self.examples[row].id for row in rows]
+
+    def predict(self, model: nn.Module, machine: Machine, describe: str, batch_size: int = 32) -> Tensor:
+        """What model(*inputs) gives for every example, in file order: float32 [N, ...] on the CPU."""
+        order = eval_order(self.dataset.lengths, batch_size)
+        return predict(model, order, self.dataset.collate, describe=describe, **machine.keywords)
+
+
+def read_splits(task: Task, tokenizer: Tokenizer, max_length: int) -> dict[str, Split]:
+    """Read and tokenise the files that a task has; says how many texts are longer than max_length tokens and cut."""
+    splits = {}
+    for name in ("train", "dev", "test"):
+        if task.path(name) is None:
+            continue
+        examples = task.read(name)
+        encoded = tokenizer.encode([example.text for example in examples], max_length, task.lowercase)
+        if encoded.truncated:
+            print(f"{task.name} {name}: {encoded.truncated} of {len(examples)} texts cut to {max_length} tokens")
+        labels = None if name == "test" else [example.label for example in examples]
+        splits[name] = Split(examples, TextDataset(encoded.ids, labels, tokenizer.pad_id))
+    return splits
+
+
+def with_features(splits: dict[str, Split], backbone: nn.Module, machine: Machine, folder: Path) -> dict[str, Split]:
+    """The same splits with each text replaced by its vector [C] from the frozen backbone, computed once.
+
+    folder: where features are kept for later runs on the same weights, texts, precision and device.
+    """
+    cache, weights = FeatureCache(folder), hash_tensors(backbone.state_dict())
+    featured = {}
+    for name, split in splits.items():
+        key = (weights, split.dataset.fingerprint, machine.precision, machine.device.type)
+        features = cache.get(key, lambda name=name, split=split:
+                             split.predict(LastToken(backbone), machine, f"{name}: features"))
+        featured[name] = Split(split.examples, FeatureDataset(features, None if name == "test" else split.labels))
+    return featured

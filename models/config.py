@@ -1,5 +1,6 @@
 """The shape of a GPT-2: one frozen dataclass, and one table of the published sizes."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 class GPT2Config:
     """Everything that decides the shape and the regularisation of a GPT2Model.
 
-    The defaults are the 124M model of Radford et al. (2019). Validated on construction: ValueError names the field.
+    The defaults are the 124M model of Radford et al. (2019). Validated on construction; a ValueError
+    names the field.
     """
 
     vocab_size: int = 50257
@@ -31,7 +33,7 @@ class GPT2Config:
     initializer_range: float = 0.02
     """Standard deviation of the initial weights."""
     fused_attention: bool = True
-    """Use PyTorch's fused kernel instead of the step-by-step attention(); a test holds the two equal."""
+    """Use PyTorch's fused attention kernel where it is faster; a test holds it equal to the steps by hand."""
 
     def __post_init__(self) -> None:
         if self.intermediate_size == 0:
@@ -44,6 +46,9 @@ class GPT2Config:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"GPT2Config.{name} must lie in [0, 1], not {getattr(self, name)!r}")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"GPT2Config.{name} must be a number from 0 up, not {getattr(self, name)!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"GPT2Config.hidden_size ({self.hidden_size}) must be a multiple of "
                              f"num_attention_heads ({self.num_attention_heads})")

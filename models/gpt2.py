@@ -1,10 +1,13 @@
 """GPT-2 (Radford et al. 2019): token and position embeddings, a stack of blocks, a final LayerNorm."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.config import SIZES, GPT2Config
+from models import pretrained
+from models.config import GPT2Config
 from modules.gpt2_layer import GPT2Layer
 
 
@@ -13,7 +16,8 @@ def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
 
     Finite, not -inf: a row that could see nothing would become 0/0 = NaN in the softmax.
     """
-    return (1 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+    padding = attention_mask[:, None, None, :] == 0
+    return padding.to(dtype) * torch.finfo(dtype).min
 
 
 class GPT2Model(nn.Module):
@@ -32,7 +36,7 @@ class GPT2Model(nn.Module):
         self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
         self.gpt_layers = nn.ModuleList(GPT2Layer(config) for _ in range(config.num_hidden_layers))
         self.final_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
-        self.gradient_checkpointing = False  # recompute each block in backward: less memory, a third more work
+        self.gradient_checkpointing = False  # True recomputes blocks in backward: less memory, more work
         self.apply(self.init_weights)
         self.scale_residual_weights()
 
@@ -44,11 +48,34 @@ class GPT2Model(nn.Module):
             nn.init.zeros_(module.bias)
 
     def scale_residual_weights(self) -> None:
-        """Shrink what each half-block adds by sqrt(number of half-blocks), as GPT-2 does: the sum keeps its scale."""
+        """Divide by sqrt(number of half-blocks), as GPT-2 does: the sum of what they add keeps its scale."""
         scale = (2 * self.config.num_hidden_layers) ** -0.5
         for layer in self.gpt_layers:
             for dense in (layer.attention_dense, layer.out_dense):
                 nn.init.normal_(dense.weight, std=self.config.initializer_range * scale)
+
+    @classmethod
+    def from_pretrained(cls, model: str = "gpt2", d: int | None = None, l: int | None = None,  # noqa: E741
+                        num_heads: int | None = None, *, revision: str | None = None,
+                        **overrides) -> "GPT2Model":
+        """Build the model of a checkpoint, with its weights, on the CPU and in eval mode.
+
+        model: "gpt2-tiny" (bundled), a name on the Hugging Face hub ("gpt2", "gpt2-medium", ...) or a folder.
+        revision: branch, tag or commit on the hub. d, l, num_heads: the hidden size, layers and heads that
+        the caller expects; they choose nothing. overrides: fields of GPT2Config that change no shape, such as
+        hidden_dropout_prob. Draws no random numbers. PretrainedError where the checkpoint cannot be had or
+        read, or is not what the caller expects.
+        """
+        folder = pretrained.resolve(model, revision)
+        config = pretrained.read_config(folder)
+        asked = {"hidden_size": d, "num_hidden_layers": l, "num_attention_heads": num_heads}
+        for field, value in asked.items():
+            if value is not None and value != getattr(config, field):
+                raise pretrained.PretrainedError(f"{model} has {field} {getattr(config, field)}, not {value}")
+        with pretrained.without_weights():
+            gpt = cls(dataclasses.replace(config, **overrides))
+        pretrained.load_weights(gpt, folder)
+        return gpt.eval()
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, T] -> [B, T, C]: token embedding + position embedding, then dropout."""
@@ -60,7 +87,7 @@ class GPT2Model(nn.Module):
         return self.embed_dropout(self.word_embedding(input_ids) + self.pos_embedding(positions))
 
     def encode(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Run the blocks: hidden_states [B, T, C], attention_mask [B, T] of 0/1 (or None: no padding) -> [B, T, C]."""
+        """The blocks: hidden_states [B, T, C], attention_mask [B, T] of 0/1 (None: no padding) to [B, T, C]"""
         mask = None if attention_mask is None else additive_mask(attention_mask, hidden_states.dtype)
         for layer in self.gpt_layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -72,12 +99,12 @@ class GPT2Model(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, T] -> {'last_hidden_state': [B, T, C], 'last_token': [B, C]}.
 
-        last_token is the vector of each row's last token that is not padding. ValueError for a row that starts with
-        padding (left padding, or nothing but padding): its positions, and so its vectors, would be wrong.
+        last_token is the vector of each row's last token that is not padding. ValueError for a row that
+        starts with padding (left padding, or nothing but padding): its positions would be wrong.
         """
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(f"attention_mask {list(attention_mask.shape)} must have the shape of input_ids "
-                             f"{list(input_ids.shape)}")
+        if attention_mask.shape != input_ids.shape or input_ids.dim() != 2 or input_ids.shape[1] == 0:
+            raise ValueError("input_ids and attention_mask must both be [B, T] with T of at least 1, not "
+                             f"{list(input_ids.shape)} and {list(attention_mask.shape)}")
         if not attention_mask[:, 0].all():
             rows = (attention_mask[:, 0] == 0).nonzero().flatten().tolist()
             raise ValueError(f"rows {rows} of attention_mask start with padding: pad on the right, and give "
@@ -85,7 +112,7 @@ class GPT2Model(nn.Module):
         hidden_states = self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))
         B, T = input_ids.shape
         positions = torch.arange(T, device=input_ids.device)
-        last = (attention_mask.ne(0) * positions).argmax(dim=1)  # [B]; not mask.sum() - 1, which a hole would shift
+        last = (attention_mask.ne(0) * positions).argmax(dim=1)  # [B]; a hole would shift mask.sum() - 1
         rows = torch.arange(B, device=input_ids.device)
         return {"last_hidden_state": hidden_states, "last_token": hidden_states[rows, last]}
 

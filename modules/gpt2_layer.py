@@ -13,7 +13,7 @@ class GPT2Layer(nn.Module):
     """
 
     def __init__(self, config):
-        """config: hidden_size, intermediate_size, layer_norm_eps, hidden_dropout_prob, and what attention needs."""
+        """config: hidden_size, intermediate_size, layer_norm_eps, hidden_dropout_prob; attention's fields."""
         super().__init__()
         C = config.hidden_size
         self.attention_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)

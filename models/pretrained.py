@@ -1,0 +1,287 @@
+"""GPT-2 checkpoints in Hugging Face's layout, read into our model and written from it.
+
+Reading is a proof: the names in the files are exactly those of one table, every shape is right, every
+parameter of ours is filled, nothing is left over. Nothing is unpickled.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from common.errors import quoted
+from common.files import replacing, sha256_file, write_atomic
+from models.config import GPT2Config
+from models.files import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, some
+from models.hub import resolve
+
+__all__ = ["PretrainedError", "fingerprint", "load_weights", "read_config", "resolve", "save_pretrained",
+           "without_weights"]
+
+STATED = {  # config.json's name: ours; a checkpoint must state these
+    "vocab_size": "vocab_size",
+    "n_positions": "max_position_embeddings",
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+}
+OPTIONAL = {  # these it may leave at GPT-2's values; embd_pdrop is not read, as we have one hidden dropout
+    "n_inner": "intermediate_size",
+    "resid_pdrop": "hidden_dropout_prob",
+    "attn_pdrop": "attention_probs_dropout_prob",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "initializer_range": "initializer_range",
+}
+ARITHMETIC = {  # what changes the arithmetic, with the values implemented here; the first is GPT-2's
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "reorder_and_upcast_attn": (False, True),  # the same numbers in another order
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None,),
+}
+LARGEST_SIZE, MOST_LAYERS = 1_000_000, 1_000  # beyond them a configuration is nonsense, and building it hangs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a Hugging Face checkpoint, and which of our parameters it holds."""
+
+    theirs: str
+    "Its name, without the prefix `transformer.` of checkpoints saved with an output layer."
+    ours: tuple[str, ...]
+    "Our names; where there are several, they lie one after another along the output dimension."
+    transposed: bool = False
+    "True for the weights of Hugging Face's Conv1D: [in, out] where nn.Linear has [out, in]."
+
+
+def table(layers: int) -> list[Entry]:
+    """Every tensor of a GPT-2 with this many layers."""
+    entries = [Entry("wte.weight", ("word_embedding.weight",)),
+               Entry("wpe.weight", ("pos_embedding.weight",))]
+    for i in range(layers):
+        block, layer = f"h.{i}", f"gpt_layers.{i}"
+        for kind in ("weight", "bias"):
+            qkv = tuple(f"{layer}.self_attention.{name}.{kind}" for name in ("query", "key", "value"))
+            conv1d = kind == "weight"
+            entries += [
+                Entry(f"{block}.ln_1.{kind}", (f"{layer}.attention_layer_norm.{kind}",)),
+                Entry(f"{block}.attn.c_attn.{kind}", qkv, conv1d),
+                Entry(f"{block}.attn.c_proj.{kind}", (f"{layer}.attention_dense.{kind}",), conv1d),
+                Entry(f"{block}.ln_2.{kind}", (f"{layer}.out_layer_norm.{kind}",)),
+                Entry(f"{block}.mlp.c_fc.{kind}", (f"{layer}.interm_dense.{kind}",), conv1d),
+                Entry(f"{block}.mlp.c_proj.{kind}", (f"{layer}.out_dense.{kind}",), conv1d),
+            ]
+    return entries + [Entry(f"ln_f.{kind}", (f"final_layer_norm.{kind}",)) for kind in ("weight", "bias")]
+
+
+def read_config(folder: str | os.PathLike) -> GPT2Config:
+    """Read config.json; PretrainedError where it is damaged, no GPT-2's, or asks for what we lack."""
+    path = Path(folder) / CONFIG
+    raw = read_json(path)
+    if raw.get("model_type") != "gpt2":
+        raise PretrainedError(f"{path} is not a GPT-2's: its model_type is {quoted(raw.get('model_type'))}")
+    for key, values in ARITHMETIC.items():
+        if raw.get(key, values[0]) not in values:
+            raise PretrainedError(f"{path}: {key} is {quoted(raw[key])}; this GPT-2 knows only "
+                                  f"{' and '.join(map(str, values))}")
+    for key in STATED:
+        most = MOST_LAYERS if key == "n_layer" else LARGEST_SIZE
+        if type(raw.get(key)) is not int or not 1 <= raw[key] <= most:
+            raise PretrainedError(f"{path}: {key} must be an integer from 1 to {most}, not "
+                                  f"{quoted(raw.get(key))}")
+    fields = {ours: raw[key] for key, ours in {**STATED, **OPTIONAL}.items() if raw.get(key) is not None}
+    try:
+        return GPT2Config(**fields)
+    except (TypeError, ValueError) as error:
+        raise PretrainedError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules made inside have shapes but no memory and no values, and draw no random numbers."""
+    with torch.device("meta"), _SkipInit():
+        yield
+
+
+class _SkipInit(TorchFunctionMode):
+    """Skips torch.nn.init's functions: on meta tensors they achieve nothing, and take a second to import."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
+    """Fill every parameter of `model`, a GPT2Model, from the checkpoint in `folder`; each keeps its dtype.
+
+    The tensors go from the file into place one by one, so the memory needed is the model's and one tensor
+    more. A model made under `without_weights` gets its memory, on the CPU, once names and shapes are checked.
+
+    Raises:
+        PretrainedError: the files are damaged or hold another model; `model` may then be filled in part.
+        ValueError: `model` has parameters that no GPT-2 checkpoint describes.
+    """
+    entries = table(model.config.num_hidden_layers)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if strange := sorted(shapes.keys() ^ {name for entry in entries for name in entry.ours}):
+        raise ValueError(f"{type(model).__name__} is not what GPT-2 checkpoints describe: {some(strange)}")
+    tensors = _check_names(Path(folder), entries, model.config.num_hidden_layers)
+    _check_shapes(tensors, {entry.theirs: _their_shape(entry, shapes) for entry in entries})
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu")
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for entry in entries:
+            _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
+        if "lm_head.weight" in tensors:
+            _check_tied(parameters["word_embedding.weight"], *tensors["lm_head.weight"])
+
+
+def _check_names(folder: Path, entries: list[Entry], layers: int) -> dict[str, tuple[Path, str]]:
+    """All names of the table must be there, and no others; name without prefix -> file, name in the file."""
+    files = find_tensors(folder)
+    prefix = "" if "wte.weight" in files else "transformer."
+    tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()}
+    if missing := [entry.theirs for entry in entries if entry.theirs not in tensors]:
+        raise PretrainedError(f"the weights in {folder} lack {some(missing)}, which {CONFIG} promises")
+    # Old checkpoints store the causal mask, those with an output layer may store the tied embedding twice.
+    harmless = {f"h.{i}.attn.{name}" for i in range(layers) for name in ("bias", "masked_bias")}
+    known = harmless | {"lm_head.weight"} | {entry.theirs for entry in entries}
+    if unexpected := sorted(tensors.keys() - known):
+        raise PretrainedError(f"the weights in {folder} hold {some(unexpected)}, unknown to the GPT-2 that "
+                              f"{CONFIG} describes")
+    return tensors
+
+
+def _their_shape(entry: Entry, shapes: dict[str, torch.Size]) -> list[int]:
+    """The shape of a tensor in the file, from the shapes of our parameters."""
+    out, *rest = shapes[entry.ours[0]]
+    shape = [out * len(entry.ours), *rest]
+    return shape[::-1] if entry.transposed else shape
+
+
+def _check_shapes(tensors: dict[str, tuple[Path, str]], expected: dict[str, list[int]]) -> None:
+    """Every tensor must have its shape and a type that can be read; looks at the files' headers only."""
+    expected = {"lm_head.weight": expected["wte.weight"], **expected}
+    for path in {path for path, _ in tensors.values()}:
+        with opened(path) as file:
+            for name, (where, key) in tensors.items():
+                if where != path or name not in expected:
+                    continue
+                shape, dtype = file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()
+                if shape != expected[name]:
+                    raise PretrainedError(f"{path}: {key} has shape {shape}, but {CONFIG} makes it "
+                                          f"{expected[name]}")
+                if dtype not in ("F32", "F16", "BF16"):
+                    raise PretrainedError(f"{path}: {key} has type {quoted(dtype)}; only F32, F16 and BF16 "
+                                          "are read")
+
+
+def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
+    """Copy one tensor of a file into the parameters that it holds."""
+    # Opened anew for each tensor: the pages of a mapped file count as our memory until it is closed.
+    with opened(path) as file:
+        tensor = file.get_tensor(key)
+    tensor = tensor.T if entry.transposed else tensor
+    for parameter, part in zip(parameters, tensor.chunk(len(parameters)), strict=True):
+        parameter.copy_(part)
+        if not math.isfinite(parameter.sum(dtype=torch.float64)):
+            raise PretrainedError(f"{path}: {key} holds a number that is not finite, or is not in "
+                                  f"{parameter.dtype}: the file may be damaged, get it again")
+
+
+def _check_tied(embedding: Tensor, path: Path, key: str) -> None:
+    """A stored output layer must equal the token embedding, which this GPT-2 uses in its place."""
+    with opened(path) as file:
+        tensor = file.get_tensor(key)
+    if not torch.equal(tensor.to(embedding.dtype), embedding):
+        raise PretrainedError(f"{path}: {key} differs from the token embedding; a GPT-2 with an output layer "
+                              "of its own cannot be read")
+
+
+def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
+                    tokenizer_file: str | os.PathLike | None = None) -> None:
+    """Write `model`, a GPT2Model, so that `load_weights` and Hugging Face's AutoModelForCausalLM can read it.
+
+    Writes config.json and model.safetensors in `dtype`; with `tokenizer_file`, a tokenizer.json, also that
+    and the tokenizer_config.json that AutoTokenizer needs. Each file is replaced atomically. UserError where
+    the tokenizer cannot be read or a file cannot be written.
+    """
+    folder = Path(folder)
+    end_of_text = _write_tokenizer(folder, Path(tokenizer_file), model.config) if tokenizer_file else None
+    ours = model.state_dict()
+    tensors = {}
+    for entry in table(model.config.num_hidden_layers):
+        tensor = torch.cat([ours[name] for name in entry.ours])
+        tensor = tensor.T if entry.transposed else tensor
+        tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()
+    _make_folder(folder)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    _write_json(folder / CONFIG, {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **{theirs: getattr(model.config, name) for theirs, name in {**STATED, **OPTIONAL}.items()},
+        "embd_pdrop": model.config.hidden_dropout_prob,
+        **{key: values[0] for key, values in ARITHMETIC.items() if values[0] is not None},
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": str(dtype).removeprefix("torch."),
+    })
+
+
+def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
+    """Copy tokenizer.json and write tokenizer_config.json; return the id of the end-of-text token."""
+    try:
+        special = [(token["content"], token["id"]) for token in read_json(file)["added_tokens"]
+                   if token["special"]]
+        (end_of_text, number), = special
+    except (KeyError, TypeError, ValueError) as error:
+        raise PretrainedError(f"{file} is no tokenizer.json with one special token, the end of text"
+                              ) from error
+    _make_folder(folder)
+    if file.resolve() != (folder / "tokenizer.json").resolve():
+        write_atomic(folder / "tokenizer.json", file.read_bytes())
+    _write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # the file as it is; GPT2Tokenizer drops its normaliser
+        "model_max_length": config.max_position_embeddings,
+        "bos_token": end_of_text,
+        "eos_token": end_of_text,
+        "unk_token": end_of_text,
+    })
+    return number
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """SHA-256 of the weights: of the one file, or of the lines `sha256sum` prints for several."""
+    files = sorted(set(find_tensors(Path(folder)).values()))
+    if len(files) == 1:
+        return sha256_file(files[0])
+    lines = "".join(f"{sha256_file(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PretrainedError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2) + "\n")

@@ -137,13 +137,15 @@ def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
         ValueError: `model` has parameters that no GPT-2 checkpoint describes.
     """
     entries = table(model.config.num_hidden_layers)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in state.items()}
     if strange := sorted(shapes.keys() ^ {name for entry in entries for name in entry.ours}):
         raise ValueError(f"{type(model).__name__} is not what GPT-2 checkpoints describe: {some(strange)}")
     tensors = _check_names(Path(folder), entries, model.config.num_hidden_layers)
     _check_shapes(tensors, {entry.theirs: _their_shape(entry, shapes) for entry in entries})
     if any(parameter.is_meta for parameter in model.parameters()):
-        model.to_empty(device="cpu")
+        memory = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
+        model.load_state_dict(memory, assign=True)  # not to_empty(), which spends a second on imports
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for entry in entries:
@@ -200,7 +202,8 @@ def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
     tensor = tensor.T if entry.transposed else tensor
     for parameter, part in zip(parameters, tensor.chunk(len(parameters)), strict=True):
         parameter.copy_(part)
-        if not math.isfinite(parameter.sum(dtype=torch.float64)):
+        total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
+        if not math.isfinite(total):  # one NaN or infinity makes the sum one too
             raise PretrainedError(f"{path}: {key} holds a number that is not finite, or is not in "
                                   f"{parameter.dtype}: the file may be damaged, get it again")
 

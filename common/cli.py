@@ -99,14 +99,20 @@ def field_help(settings: type) -> dict[str, str]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process: with its exit status, or for a UserError a message and 2.
+    """Run a script's `main` and end the process with its exit status, as `attempt` does when it fails."""
+    sys.exit(attempt(main) or 0)
+
+
+def attempt(function: Callable[[], T]) -> T:
+    """What `function` returns; or else end the process, for a UserError with its message and exit status 2.
 
     Ctrl-C ends with 130; a reader that went away (`... | head`) with 141 and no message. Bugs keep their
     traceback.
     """
     try:
-        status = main()
+        result = function()
         sys.stdout.flush()  # here, where a broken pipe can still be caught
+        return result
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = EXIT_USER_ERROR
@@ -117,7 +123,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # Python flushes standard output once more at exit; let that go nowhere instead of failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_BROKEN_PIPE
-    sys.exit(status or 0)
+    sys.exit(status)
 
 
 def _hyphenated(word: str) -> str:

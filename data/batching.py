@@ -86,7 +86,7 @@ class TextDataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the ids of all texts: it changes with the file, its rules, the tokenizer and the cut."""
+        """SHA-256 over all texts' ids: it changes with the file, its rules, the tokenizer and the cut."""
         digest = hashlib.sha256(self._lengths.numpy())
         digest.update(self._tokens.numpy())
         return digest.hexdigest()

@@ -36,6 +36,14 @@ def unquote_again(text: str) -> str:
     return inner.replace('""', '"') if twice else text
 
 
+def unquote_wrapped(text: str) -> str:
+    """Undo the round of CSV quoting that all three CFIMDB files share, behind a leading space.
+
+    It leaves their quote marks doubled, and tripled at both ends. Off by default: train and test agree in it.
+    """
+    return unquote_again(text.strip())
+
+
 def map_control_characters(text: str) -> str:
     r"""Read the control characters U+0080 to U+009F as the Windows-1252 characters they were.
 
@@ -69,6 +77,7 @@ def strip_spaces(text: str) -> str:
 
 RULES: dict[str, Callable[[str], str]] = {
     "unquote-again": unquote_again,
+    "unquote-wrapped": unquote_wrapped,
     "control-characters": map_control_characters,
     "break-tags": drop_break_tags,
     "detokenise": detokenise,

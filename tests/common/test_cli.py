@@ -78,8 +78,8 @@ def test_types():
     hash(got)
 
 
-@pytest.mark.parametrize("words", [["--batch", "3"], ["--lr", "fast"], ["--fine-tune-mode", "half"], ["--nope"],
-                                   ["--data"]])
+@pytest.mark.parametrize("words", [["--batch", "3"], ["--lr", "fast"], ["--fine-tune-mode", "half"],
+                                   ["--nope"], ["--data"]])
 def test_wrong_flags_exit_2(words, capsys):
     """Catches accepted abbreviations and unknown or mistyped flags that are silently ignored."""
     with pytest.raises(SystemExit) as exit_info:

@@ -1,13 +1,14 @@
 """The one training loop: batches in, optimizer steps out. It knows nothing of models, tasks or files.
 
-The same loop trains a whole model, a linear head on stored features and a language model: it is handed a module, an
-objective, an optimizer and an order of batches. What it must remember to go on after an interruption is TrainState.
+The same loop trains a whole model, a linear head on stored features and a language model: it is handed a
+module, an objective, an optimizer and an order of batches. What it must remember to go on after an
+interruption is TrainState.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,8 @@ Objective = Callable[[nn.Module, object], Outcome]
 def classification(model: nn.Module, batch) -> Outcome:
     """Cross-entropy of model(*batch.inputs) -> logits [B, num_labels] against batch.labels [B]."""
     logits = model(*batch.inputs).float()
-    return Outcome(F.cross_entropy(logits, batch.labels), (logits.detach().argmax(dim=1) == batch.labels).sum())
+    correct = (logits.detach().argmax(dim=1) == batch.labels).sum()
+    return Outcome(F.cross_entropy(logits, batch.labels), correct)
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Feed:
     "Epoch -> batches as lists of row numbers; a pure function, so that a resumed run sees the same batches."
     collate: Callable[[Sequence[int]], object]
     "Row numbers -> a batch, with len() and .to(device)."
-    name_rows: Callable[[Sequence[int]], Sequence[str]] = field(default=lambda rows: [f"row {row}" for row in rows])
+    name_rows: Callable[[Sequence[int]], Sequence[str]] = lambda rows: [f"row {row}" for row in rows]
     "Row numbers -> what a person calls these examples, for an error message."
 
 
@@ -99,19 +101,24 @@ def fit(
     after_epoch: Callable[[], None] = lambda: None,
     describe: str = "training",
 ) -> None:
-    """Train until `epochs` epochs are finished, starting from wherever `state` stands; `state` is kept up to date.
+    """Train until `epochs` epochs are finished, starting from wherever `state` stands; `state` is kept up to
+    date.
 
-    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, whatever their number:
-    a short last batch counts by its own length. With `accumulate` k the batch is run in k parts, one after another:
-    the same gradient up to rounding, in less memory. `share` picks this process's rows of a batch when `world_size`
-    processes train together and average their gradients.
+    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, whatever
+    their number: a short last batch counts by its own length. With `accumulate` k the batch is run in k parts,
+    one after another: the same gradient up to rounding, in less memory. `share` picks this process's rows of a
+    batch when `world_size` processes train together and average their gradients.
 
-    `after_step` runs after each optimizer step, `after_epoch` when an epoch's last step is done and state.epoch has been
-    counted up, before the running sums are cleared. Raises Diverged before a loss or gradient that is not finite could
-    reach the weights.
+    `after_step` runs after each optimizer step; `after_epoch` when an epoch's last step is done and
+    state.epoch has been counted up, while the running sums still speak of that epoch. Training may be saved
+    in both and resumed from there. Raises Diverged before a loss or gradient that is not finite could reach
+    the weights.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
     while state.epoch < epochs:
+        if state.batch == 0:
+            state.loss_sum, state.correct, state.rows = 0.0, 0, 0
         order = feed.order(state.epoch)
         bar = progress(len(order), f"{describe} {state.epoch + 1}/{epochs}", "batch")
         bar.update(state.batch)
@@ -128,7 +135,8 @@ def fit(
                 correct += outcome.correct
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if not math.isfinite(loss) or not math.isfinite(norm):
-                raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), feed.name_rows(rows)))
+                names = feed.name_rows(rows)
+                raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
             if max_grad_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
             optimizer.step()
@@ -146,7 +154,6 @@ def fit(
         bar.close()
         state.epoch, state.batch = state.epoch + 1, 0
         after_epoch()
-        state.loss_sum, state.correct, state.rows = 0.0, 0, 0
 
 
 def parts(rows: Sequence[int], count: int) -> Iterator[Sequence[int]]:
@@ -161,4 +168,5 @@ def explain_divergence(step: int, loss: float, norm: float, names: Sequence[str]
     what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (f"{what} at step {step} (examples {shown}); the weights before it are kept.\n"
-            "Usual causes: a learning rate that is too high (lower --lr, add --warmup or --max_grad_norm 1), or damaged weights")
+            "Usual causes: a learning rate that is too high (lower --lr, add --warmup or --max_grad_norm 1), "
+            "or damaged weights")

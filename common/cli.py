@@ -33,7 +33,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from common.errors import UserError
+from common.errors import Stopped, UserError
 
 T = TypeVar("T")
 
@@ -106,8 +106,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def attempt(function: Callable[[], T]) -> T:
     """What `function` returns; or else end the process, for a UserError with its message and exit status 2.
 
-    Ctrl-C ends with 130; a reader that went away (`... | head`) with 141 and no message. Bugs keep their
-    traceback.
+    Stopped ends with its message and status, Ctrl-C with 130; a reader that went away (`... | head`) with 141
+    and no message. Bugs keep their traceback.
     """
     try:
         result = function()
@@ -116,6 +116,9 @@ def attempt(function: Callable[[], T]) -> T:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = EXIT_USER_ERROR
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        status = stopped.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""The one error type for everything a user can cause."""
+"""The one error type for everything a user can cause, and the one for stopping when asked."""
 
 
 class UserError(Exception):
@@ -8,6 +8,14 @@ class UserError(Exception):
     raise it or a subclass; `common.cli.run` prints `error: {message}` on standard error and ends with exit
     status 2, without a traceback. A bug of ours is never a UserError: it keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """The user asked the program to stop and it did, with nothing lost; `common.cli` prints the message."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 def quoted(value: object, limit: int = 60) -> str:

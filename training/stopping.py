@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM without loss: the first asks for a stop after the running step, the second stops at once."""
+
+import os
+import signal
+from types import FrameType
+
+from common.errors import Stopped
+
+
+class StopSignals:
+    """While inside `with StopSignals() as stop:`, the first SIGINT or SIGTERM only sets stop.requested.
+
+    Whoever trains looks at it between two steps, saves, and raises stop.stopped(how to go on). The signals then have
+    their old effect again, so that a second one ends the process at once; what was saved before stays.
+    Main thread only.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def stopped(self, message: str) -> Stopped:
+        """The exception to raise once everything is saved; ends the process with 130 (SIGINT) or 143 (SIGTERM)."""
+        return Stopped(message, 128 + int(self.requested or signal.SIGINT))
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        self.requested = number
+        self._restore()
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

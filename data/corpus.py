@@ -27,7 +27,8 @@ SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it
                   r"|[^\W_]+|[.!?*=_-]{2,}|[^\w\s]|_")
 """What counts as a word. White space only separates, so "It isn't bad!" and "It is n't bad !" give the same tokens."""
 
-SAME_SIGNS = ((r"<\s*br\s*/?\s*>", " "), ("-lrb-", "("), ("-rrb-", ")"), (r"\\/", "/"), ("``|''|[“”]", '"'), ("[‘’`]", "'"))
+SAME_SIGNS = ((r"<\s*br\s*/?\s*>", " "), ("-lrb-", "("), ("-rrb-", ")"), (r"\\/", "/"),
+              ("``|''|[“”]", '"'), ("[‘’`]", "'"))
 """Ways of writing the same sign, undone after lower-casing: line-break tags, Penn Treebank brackets, curly quotes."""
 
 
@@ -39,7 +40,8 @@ def documents(paths: Sequence[Path]) -> Iterator[str]:
     """One document a line, from plain or gzip files in UTF-8; empty lines are passed over."""
     for path in paths:
         try:
-            with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rt", encoding="utf-8") as file:
                 for line in file:
                     if line := line.strip():
                         yield line
@@ -54,7 +56,8 @@ def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, p
 
     Prose and Penn Treebank text are brought to the same words first; decoding gives words separated by spaces.
     """
-    from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Backend
 
     backend = Backend(models.BPE())
     same = [normalizers.Replace(Regex(pattern), sign) for pattern, sign in SAME_SIGNS]
@@ -98,9 +101,9 @@ class Blocks:
 class Corpus:
     """Token ids of many documents end to end, each followed by the end-of-text token, memory-mapped.
 
-    Cut into chunks of T tokens; a chunk is trained on whole, or as SHORT blocks of T / SHORT tokens, which is cheaper and
-    teaches most of what a long block does. Row r of chunk c has the number c * (SHORT + 1) + r: r < SHORT is a short
-    block, r = SHORT the whole chunk.
+    Cut into chunks of T tokens; a chunk is trained on whole, or as SHORT blocks of T / SHORT tokens, which is cheaper
+    and teaches most of what a long block does. Row r of chunk c has the number c * (SHORT + 1) + r: r < SHORT is a
+    short block, r = SHORT the whole chunk.
     """
 
     SHORT = 4
@@ -124,11 +127,11 @@ class Corpus:
     def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
         """The batches of one pass, every token in one of them, as row numbers; order by (seed, epoch) only.
 
-        A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the chunks
-        stay whole.
+        A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the
+        chunks stay whole.
         """
         random = np.random.default_rng((seed, epoch))
-        rows = random.permutation(self.chunks)[:, None] * (self.SHORT + 1) + np.arange(self.SHORT + 1)  # [chunks, SHORT + 1]
+        rows = random.permutation(self.chunks)[:, None] * (self.SHORT + 1) + np.arange(self.SHORT + 1)
         whole = round(long_share * self.chunks)
         batches = []
         for kind, T in ((rows[:whole, self.SHORT], self.T), (rows[whole:, :self.SHORT], self.T // self.SHORT)):
@@ -145,7 +148,7 @@ class Corpus:
 
 
 def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> tuple[Path, Path]:
-    """Write the token ids of all documents to (training, held-out) files in `folder`; reuse them while nothing changed."""
+    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there already."""
     if len(tokenizer) > 2**16:
         raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
     sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

@@ -41,8 +41,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the logits hidden @ weight^T against targets, and its gradients.
 
-    hidden [N, C], weight [V, C], targets [N] int64 -> scalar. Matrix products in hidden's dtype. With gradients, the loss of
-    bfloat16 input is rounded (about 0.002 a token, zero on average); without, it is computed in float32. No double backward.
+    hidden [N, C], weight [V, C], targets [N] int64 -> scalar. Matrix products in hidden's dtype. With gradients, the
+    loss of bfloat16 input is rounded (about 0.002 a token, zero on average); without, it is computed in float32. No
+    double backward.
     """
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(hidden, weight, targets)

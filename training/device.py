@@ -15,7 +15,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = next(device for device, there in available.items() if there)
     if not available[name]:
-        raise UserError(f"there is no {name} device here (PyTorch {torch.__version__}); use --device auto or --device cpu")
+        raise UserError(f"there is no {name} device here (PyTorch {torch.__version__}); "
+                        "use --device auto or --device cpu")
     return torch.device(name)
 
 

@@ -1,0 +1,264 @@
+"""Pretrain a GPT-2 of any size on your own text: how models/gpt2-tiny was made.
+
+    ./setup.sh pretrain.py --text reviews-*.txt.gz --out runs/pretrain --hidden_size 256 --tokens 40_000_000
+    ./setup.sh pretrain.py ... --resume                    go on after an interruption, bit for bit
+
+Text files are plain or gzip, UTF-8, one document a line. Trains a tokenizer, packs the documents into blocks, trains on
+predicting the next token, and writes OUT/model in Hugging Face layout, which classifier.py --model OUT/model and
+transformers load.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from common import cli
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What pretrain.py is asked to do. Validated on construction."""
+
+    text: tuple[Path, ...]
+    """Text files: plain or gzip, one document a line."""
+    out: Path = Path("runs/pretrain")
+    """Run folder; the model goes to OUT/model."""
+    tokenizer: Path | None = None
+    """Folder with a tokenizer to use; without it one is trained on the text."""
+    vocab_size: int = 8192
+    """Tokens of the tokenizer that is trained."""
+    tokenizer_every: int = 8
+    """Train the tokenizer on every N-th document."""
+    hidden_size: int = 256
+    """Width of the model."""
+    num_hidden_layers: int = 4
+    """Blocks of the model."""
+    num_attention_heads: int = 4
+    """Heads of each block."""
+    max_position_embeddings: int = 512
+    """Longest sequence, and the length of a long block."""
+    long_share: float = 0.25
+    """Share of the text trained on in long blocks; the rest is in blocks a quarter as long, which is faster."""
+    tokens: float = 40e6
+    """Tokens to train on, over as many passes as it takes."""
+    batch_tokens: int = 2048
+    """Tokens a step."""
+    accumulate: int = 1
+    """Run each batch in N parts, one after another: the same step in less memory."""
+    lr: float = 2e-3
+    """Highest learning rate."""
+    final_lr: float = 0.05
+    """Share of it that is left at the end of the cosine."""
+    warmup: float = 0.02
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.1
+    """On matrices only; biases, gains and nothing else are spared."""
+    beta2: float = 0.95
+    """AdamW's decay of the second moment."""
+    max_grad_norm: float = 1.0
+    """Scale gradients down to this norm where they are larger."""
+    dropout: float = 0.0
+    """While pretraining; the saved model carries GPT-2's usual 0.1 for fine-tuning."""
+    eval_every: int = 1000
+    """Steps between held-out perplexities, samples and saved models."""
+    sample: str = "this movie is"
+    """Beginning of the text that is generated at each evaluation."""
+    seed: int = 11711
+    """Of the weights, the order and the samples."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; bfloat16 is much faster on CPUs with AMX (Intel since 2023) and on GPUs."""
+    resume: bool = False
+    """Go on with an interrupted run of the same settings."""
+    save_minutes: float = 10.0
+    """Save a checkpoint this often, besides at every evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "tokenizer_every", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                     "max_position_embeddings", "batch_tokens", "accumulate", "eval_every", "tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.max_position_embeddings % 4:
+            raise UserError(f"--max-position-embeddings must be a multiple of 4, not {self.max_position_embeddings}")
+        if not 0 <= self.long_share <= 1:
+            raise UserError(f"--long-share must be from 0 to 1, not {self.long_share}")
+        missing = [path for path in self.text if not path.is_file()]
+        if missing:
+            raise UserError(f"--text: there is no file {missing[0]}")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return max(int(self.tokens) // self.batch_tokens, 1)
+
+
+def parse_settings() -> Settings:
+    """The command line as Settings."""
+    parser = cli.Parser(description=__doc__)
+    cli.add_arguments(parser, Settings)
+    return cli.from_arguments(Settings, parser.parse_args())
+
+
+if __name__ == "__main__":
+    SETTINGS = cli.attempt(parse_settings)  # before PyTorch is imported, so that --help answers at once
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from common.files import sha256_file
+from data.corpus import Blocks, Corpus, encode, train_tokenizer
+from data.tokenizer import Tokenizer
+from models.config import GPT2Config
+from models.gpt2 import GPT2Model
+from models.pretrained import save_pretrained
+from modules.linear_cross_entropy import linear_cross_entropy
+from optimizer import AdamW
+from training.allocator import keep_freed_memory
+from training.device import Machine
+from training.evaluate import leaves_model_as_found
+from training.loop import Feed, Outcome, TrainState, fit
+from training.run_folder import RunFolder
+from training.schedule import make_scheduler
+from training.seeding import seed_everything
+from training.session import Session
+from training.stopping import StopSignals
+
+
+class LanguageModel(nn.Module):
+    """A GPT2Model that is asked for the next token."""
+
+    def __init__(self, gpt: GPT2Model):
+        super().__init__()
+        self.gpt = gpt
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T], without padding -> [B, T, C], in the precision of the matrix products."""
+        hidden = self.gpt.final_layer_norm(self.gpt.encode(self.gpt.embed(input_ids)))
+        kind = hidden.device.type
+        return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+
+    def forward(self, input_ids: Tensor, targets: Tensor) -> Tensor:
+        """input_ids, targets [B, T] -> mean cross-entropy of predicting targets, in nats a token."""
+        hidden, weight = self.hidden(input_ids).flatten(0, 1), self.gpt.word_embedding.weight
+        return linear_cross_entropy(hidden, weight, targets.flatten())
+
+
+def next_token(model: LanguageModel, batch: Blocks) -> Outcome:
+    """The objective of pretraining."""
+    return Outcome(model(*batch.inputs), torch.zeros((), dtype=torch.int64, device=batch.input_ids.device))
+
+
+@leaves_model_as_found
+def held_out_loss(model: LanguageModel, corpus: Corpus, batch_tokens: int, machine: Machine) -> float:
+    """Mean cross-entropy over a held-out corpus, in nats a token."""
+    total = 0.0
+    for rows in corpus.evaluation_order(batch_tokens):
+        with machine.autocast():
+            total += float(model(*corpus.collate(rows).to(machine.device).inputs)) * len(rows)
+    return total / corpus.chunks
+
+
+@leaves_model_as_found
+def generate(model: LanguageModel, prompt: list[int], length: int, seed: int, top_p: float = 0.9) -> list[int]:
+    """Continue a prompt by `length` tokens, each drawn from the smallest set that holds top_p of the probability.
+
+    Draws from a generator of its own, so that sampling never changes training.
+    """
+    random = torch.Generator().manual_seed(seed)
+    device = model.gpt.word_embedding.weight.device
+    ids = list(prompt)
+    for _ in range(length):
+        context = torch.tensor([ids[-model.gpt.config.max_position_embeddings:]], device=device)
+        logits = model.gpt.hidden_state_to_token(model.hidden(context)[0, -1].float()).cpu()
+        p, token = logits.softmax(dim=0).sort(descending=True)
+        p[p.cumsum(dim=0) - p > top_p] = 0.0  # the token that crosses the line stays
+        ids.append(int(token[torch.multinomial(p, 1, generator=random)]))
+    return ids
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay on matrices; none on biases and LayerNorm gains, for which 0 is no natural value."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def leg_order(settings: Settings, corpus: Corpus, leg: int) -> list[list[int]]:
+    """The batches of a leg: the loop's epochs are legs of eval_every steps, cut from endless passes over the text."""
+    def one_pass(number: int) -> list[list[int]]:
+        return pass_order(corpus, settings.batch_tokens, settings.long_share, settings.seed, number)
+
+    per_pass = len(one_pass(0))
+    first, last = leg * settings.eval_every, min((leg + 1) * settings.eval_every, settings.steps)
+    return [one_pass(step // per_pass)[step % per_pass] for step in range(first, last)]
+
+
+@lru_cache(maxsize=2)
+def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, number: int) -> list[list[int]]:
+    """One pass over the text; remembered, for it takes seconds on a large corpus."""
+    return corpus.order(batch_tokens, long_share, seed, number)
+
+
+def load_text(settings: Settings) -> tuple[Path, Corpus, Corpus]:
+    """The tokenizer's folder and the (training, held-out) corpora; made on the first run, found on the next."""
+    folder = settings.tokenizer or settings.out / "tokenizer"
+    if settings.tokenizer is None and not (settings.resume and (folder / "tokenizer.json").exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        train_tokenizer(settings.text, settings.vocab_size, settings.tokenizer_every, folder / "tokenizer.json")
+    (settings.out / "ids").mkdir(parents=True, exist_ok=True)
+    train, held_out = encode(settings.text, Tokenizer.load(folder), settings.out / "ids")
+    T = settings.max_position_embeddings
+    return folder, Corpus(train, T), Corpus(held_out, T)
+
+
+def main() -> None:
+    """Tokenizer, corpus, model, training; a saved model after every leg."""
+    settings = SETTINGS
+    keep_freed_memory()
+    machine = Machine.choose(settings.device, settings.precision)
+    tokenizer_folder, corpus, held_out = load_text(settings)
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    seed_everything(settings.seed)
+    shape = {name: getattr(settings, name) for name in
+             ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
+    config = GPT2Config(vocab_size=len(tokenizer), hidden_dropout_prob=settings.dropout,
+                        attention_probs_dropout_prob=settings.dropout, **shape)
+    model = LanguageModel(GPT2Model(config)).to(machine.device)
+    optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
+    scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
+    state = TrainState()
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
+          f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
+    with RunFolder(settings.out) as run, StopSignals() as stop:
+        going_on = run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)}, settings.resume)
+        session = Session(run, model, optimizer, scheduler, state, stop=stop, save_minutes=settings.save_minutes,
+                          identity={"settings": {**asdict(settings), "resume": None, "save_minutes": None},
+                                    "ids": sha256_file(corpus.ids.filename), "tokenizer": tokenizer.fingerprint})
+        if going_on:
+            session.resume()
+
+        def after_leg() -> None:
+            loss = held_out_loss(model, held_out, 4 * settings.batch_tokens, machine)
+            metrics = {"step": state.step, "tokens": state.step * settings.batch_tokens, "train_loss": state.loss,
+                       "held_out_loss": loss, "held_out_perplexity": math.exp(loss)}
+            print(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
+                  f"(perplexity {math.exp(loss):.1f})", flush=True)
+            print("   ", tokenizer.decode(generate(model, tokenizer.encode([settings.sample], 64, False).ids[0], 40,
+                                                   settings.seed + state.step)), flush=True)
+            save_pretrained(model.gpt, settings.out / "model", dtype=torch.float16,
+                            tokenizer_file=tokenizer_folder / "tokenizer.json")
+            session.end_epoch(metrics)
+
+        fit(model, optimizer, Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate), next_token, state,
+            epochs=math.ceil(settings.steps / settings.eval_every), scheduler=scheduler, accumulate=settings.accumulate,
+            max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,
+            describe="leg", **machine.keywords)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,93 @@
+"""Checks of GPT2SentimentClassifier: what it makes of GPT-2's output, and what it leaves frozen."""
+
+import math
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanity.checks import Result, compare, difference, randomise
+
+C, LABELS = 24, 5
+IDS = torch.arange(12).view(3, 4)
+MASK = torch.ones_like(IDS)
+
+
+class StandIn(nn.Module):
+    """In place of GPT-2: its outputs are far apart, so that the wrong one cannot be taken for the right one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word_embedding = nn.Embedding(12, C)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        hidden = self.dropout(self.word_embedding(input_ids))
+        return {"last_hidden_state": hidden, "last_token": hidden[:, 1]}
+
+
+def build(classifier: type[nn.Module], mode: str, labels: int = LABELS, dropout: float = 0.0) -> nn.Module:
+    config = SimpleNamespace(num_labels=labels, hidden_size=C, hidden_dropout_prob=dropout, fine_tune_mode=mode)
+    return randomise(classifier(config, gpt=StandIn())).eval()
+
+
+@torch.no_grad()
+def logits(classifier: type[nn.Module]) -> Result:
+    """logits [B, num_labels] of last_token, not normalised"""
+    for labels in (2, LABELS):
+        model = build(classifier, "full-model", labels, dropout=0.5)
+        got = model(IDS, MASK)
+        if difference(got, torch.zeros(3, labels)) == math.inf:
+            return Result(math.inf, mistake=f"expected finite logits of shape [3, {labels}]")
+        normalised = min(difference(got, F.softmax(got, dim=-1)), difference(got, F.log_softmax(got, dim=-1)))
+        if normalised < 1e-5 or difference(got.sum(dim=-1), torch.ones(3)) < 1e-5:
+            return Result(math.inf, mistake="these are probabilities; cross_entropy wants logits, not normalised")
+    again = model(IDS, MASK)
+    other = IDS.clone()
+    other[:, [0, 2, 3]] = 0  # the stand-in's last_token is at position 1
+    return max(compare(again, got, {}), compare(model(other, MASK), got, {}), key=lambda r: r.difference)
+
+
+@torch.no_grad()
+def dropout(classifier: type[nn.Module]) -> Result:
+    """hidden_dropout_prob of 1: the logits are the bias alone"""
+    model = build(classifier, "last-linear-layer", dropout=1.0).train()
+    bias = [p for p in model.parameters() if p.shape == (LABELS,)][-1]
+    want = bias.expand(3, LABELS)
+    return compare(model(IDS, MASK), want, {
+        "dropout is applied to the logits; it belongs before the linear layer": torch.zeros(3, LABELS),
+        "hidden_dropout_prob is not used": model.eval()(IDS, MASK),
+    })
+
+
+def frozen(classifier: type[nn.Module]) -> Result:
+    """last-linear-layer: a step, weight decay too, moves only the head"""
+    model = build(classifier, "last-linear-layer")
+    moved = _moved_by_a_step(model)
+    backbone = max(value for name, value in moved.items() if name.startswith("gpt."))
+    head = min(value for name, value in moved.items() if not name.startswith("gpt."))
+    if head == 0.0:
+        return Result(math.inf, mistake="the head is frozen too: freeze the parameters of self.gpt only")
+    return Result(backbone, 0.0, "GPT-2 is trained: set requires_grad to False on its parameters")
+
+
+def trained(classifier: type[nn.Module]) -> Result:
+    """full-model: a step moves every parameter"""
+    moved = _moved_by_a_step(build(classifier, "full-model"))
+    still = [name for name, value in moved.items() if value == 0.0]
+    return Result(math.inf if still else 0.0, 0.0, f"not trained: {', '.join(still)}; no_grad, or frozen?")
+
+
+def _moved_by_a_step(model: nn.Module) -> dict[str, float]:
+    """How far one step of gradient descent with weight decay moves each parameter."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    F.cross_entropy(model.train()(IDS, MASK), torch.tensor([0, 1, 2])).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * (parameter.grad + 0.1 * parameter)
+    return {name: difference(parameter.detach(), before[name]) for name, parameter in model.named_parameters()}
+
+
+CHECKS = [logits, dropout, frozen, trained]

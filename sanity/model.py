@@ -1,0 +1,227 @@
+"""Checks of GPT2Model, against Hugging Face's GPT-2: a small random checkpoint made on the spot, or a real one."""
+
+import copy
+import tempfile
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import GPT2Config
+from sanity.checks import TOLERANCE, Result, compare, difference, randomise
+
+SMALL = GPT2Config(vocab_size=101, max_position_embeddings=16, hidden_size=48, num_hidden_layers=3,
+                   num_attention_heads=4)
+
+
+class StandIn(nn.Linear):
+    """In place of a layer, so that the model can be checked before there is one."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return super().forward(hidden_states)
+
+
+def build(model: type[nn.Module], config: GPT2Config = SMALL) -> nn.Module:
+    """A small model with random weights in eval mode, its layers replaced."""
+    module = model(config)
+    C = config.hidden_size
+    module.gpt_layers = nn.ModuleList(StandIn(C, C) for _ in range(config.num_hidden_layers))
+    return randomise(module).eval()
+
+
+def texts(vocab_size: int = SMALL.vocab_size, T: int = 12) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, T]: a full row, one with padding, one with holes, one of a single token."""
+    ids = torch.randint(vocab_size, (4, T), generator=torch.Generator().manual_seed(1))
+    ids[0, :2] = torch.tensor([0, vocab_size - 1])
+    mask = torch.ones_like(ids)
+    mask[1, T // 2:] = 0
+    mask[2, 1:-1:3] = 0
+    mask[3, 1:] = 0
+    return ids, mask
+
+
+def hugging_face(folder: Path) -> nn.Module:
+    """Hugging Face's model of a checkpoint, in float32 and eval mode."""
+    from transformers import GPT2Model, logging  # late: it takes seconds
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return GPT2Model.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+@contextmanager
+def small_checkpoint():
+    """A folder with a small random checkpoint, written by Hugging Face."""
+    import transformers
+    transformers.logging.disable_progress_bar()
+    config = transformers.GPT2Config(
+        vocab_size=SMALL.vocab_size, n_positions=SMALL.max_position_embeddings, n_embd=SMALL.hidden_size,
+        n_layer=SMALL.num_hidden_layers, n_head=SMALL.num_attention_heads, bos_token_id=0, eos_token_id=0)
+    with tempfile.TemporaryDirectory() as folder:
+        randomise(transformers.GPT2Model(config), scale=0.2).save_pretrained(folder)
+        yield Path(folder)
+
+
+@torch.no_grad()
+def embedding(model: type[nn.Module]) -> Result:
+    """embed: token plus position, positions from 0"""
+    module, (ids, _) = build(model), texts()
+    word, position = module.word_embedding.weight, module.pos_embedding.weight
+    T = ids.shape[1]
+    return compare(module.embed(ids), word[ids] + position[:T], {
+        "the position embedding is missing": word[ids],
+        "positions start at 1, not 0": word[ids] + position[1:T + 1],
+        "every token gets position 0": word[ids] + position[0],
+        "the embedding is scaled by sqrt(hidden size)": word[ids] * SMALL.hidden_size ** 0.5 + position[:T],
+    })
+
+
+@torch.no_grad()
+def embedding_dropout(model: type[nn.Module]) -> Result:
+    """embed_dropout of 1 leaves nothing of the embedding"""
+    module, (ids, _) = build(model), texts()
+    kept = module.embed(ids)
+    module.train().embed_dropout.p = 1.0
+    word, position = module.word_embedding.weight, module.pos_embedding.weight
+    return compare(module.embed(ids), torch.zeros_like(kept), {
+        "there is no dropout": kept,
+        "dropout is applied to the token embedding only": position[:ids.shape[1]].expand_as(kept),
+        "dropout is applied to the position embedding only": word[ids],
+    })
+
+
+@torch.no_grad()
+def stack(model: type[nn.Module]) -> Result:
+    """every layer once, in order, then the final norm"""
+    module, (ids, mask) = build(model), texts()
+    x, norm = module.embed(ids), module.final_layer_norm
+    out = [x]
+    for layer in module.gpt_layers:
+        out.append(layer(out[-1]))
+    backwards = x
+    for layer in reversed(module.gpt_layers):
+        backwards = layer(backwards)
+    repeated = x
+    for _ in module.gpt_layers:
+        repeated = module.gpt_layers[0](repeated)
+    return compare(module(ids, mask)["last_hidden_state"], norm(out[-1]), {
+        "the final LayerNorm is missing": out[-1],
+        "the final LayerNorm is applied twice": norm(norm(out[-1])),
+        "only the first layer is run": norm(out[1]),
+        "the first layer is run again and again": norm(repeated),
+        "the layers are run in reverse order": norm(backwards),
+        "no layer is run": norm(x),
+    })
+
+
+@torch.no_grad()
+def last_token(model: type[nn.Module]) -> Result:
+    """last_token: of each row the last one that is not padding"""
+    module, (ids, mask) = build(model), texts()
+    outputs = module(ids, mask)
+    hidden, rows = outputs["last_hidden_state"], torch.arange(len(ids))
+    last = torch.tensor([int(row.nonzero().max()) for row in mask])
+    count = mask.sum(dim=1)
+    return compare(outputs["last_token"], hidden[rows, last], {
+        "it is the last position, padding or not": hidden[:, -1],
+        "it is one too far: sum(mask) is a length, not an index": hidden[rows, count.clamp(max=hidden.shape[1] - 1)],
+        "sum(mask) - 1 is wrong for a mask with holes": hidden[rows, count - 1],
+        "it is the first token": hidden[:, 0],
+        "it is the mean over the tokens": (hidden * mask[..., None]).sum(dim=1) / count[:, None],
+    })
+
+
+@torch.no_grad()
+def output_layer(model: type[nn.Module]) -> Result:
+    """hidden_state_to_token: the token embedding, transposed"""
+    module = build(model)
+    for shape in ((2, 5, SMALL.hidden_size), (3, SMALL.hidden_size), (SMALL.hidden_size,)):
+        hidden = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+        result = compare(module.hidden_state_to_token(hidden), F.linear(hidden, module.word_embedding.weight))
+        if not result.passed:
+            return result
+    return result
+
+
+@torch.no_grad()
+def parity(model: type[nn.Module], folder: Path, tolerance: float = TOLERANCE) -> Result:
+    """every hidden state is Hugging Face's"""
+    ours, theirs = model.from_pretrained(folder), hugging_face(folder)
+    ids, mask = texts(ours.config.vocab_size)
+    got, want = hidden_states(ours, ids, mask), list(_theirs(theirs, ids, mask))
+    distances = [difference(a, b) for a, b in zip(got, want, strict=True)]
+    worst = max(distances)
+    if worst <= tolerance:
+        return Result(worst, tolerance)
+    first = next(i for i, distance in enumerate(distances) if distance > tolerance)
+    where = "the embeddings" if first == 0 else f"layer {first}" if first < len(want) - 1 else "the last layer"
+    known = [name for name, wrong in _mistaken(theirs) if difference(got[-1], wrong(ids, mask)) <= tolerance]
+    why = known[0] if known else "no known mistake; look at the checks of the parts first"
+    return Result(worst, tolerance, f"first differs after {where}; {why}")
+
+
+def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
+    """Our counterpart of Hugging Face's output_hidden_states: embedding, after each layer, after the final norm."""
+    states = []
+    hooks = [model.gpt_layers[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))]
+    hooks += [layer.register_forward_hook(lambda *call: states.append(call[-1])) for layer in model.gpt_layers]
+    outputs = model(ids, mask)
+    for hook in hooks:
+        hook.remove()
+    return [*states[:-1], outputs["last_hidden_state"]]
+
+
+def _theirs(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    # Hugging Face derives positions from the mask only where it is told none; ours count from the left.
+    positions = torch.arange(ids.shape[1])[None]
+    return model(ids, attention_mask=mask, position_ids=positions, output_hidden_states=True).hidden_states
+
+
+def _mistaken(right: nn.Module):
+    """Hugging Face's model with one thing changed, and the name of the mistake."""
+    def changed(change):
+        wrong = copy.deepcopy(right)
+        change(wrong)
+        return lambda ids, mask: _theirs(wrong, ids, mask)[-1]
+
+    def erf(wrong):
+        for block in wrong.h:
+            block.mlp.act = nn.GELU()
+
+    def unscaled(wrong):
+        for block in wrong.h:
+            block.attn.scaling = 1.0
+
+    def shifted(wrong):
+        wrong.wpe.weight.copy_(wrong.wpe.weight.roll(-1, dims=0))
+
+    yield "GELU is the exact (erf) form; GPT-2's is approximate='tanh'", changed(erf)
+    yield "attention scores are not divided by sqrt(head size)", changed(unscaled)
+    yield "the position embedding is missing", changed(lambda wrong: wrong.wpe.weight.zero_())
+    yield "positions start at 1, not 0", changed(shifted)
+    yield "the final LayerNorm is missing", changed(lambda wrong: setattr(wrong, "ln_f", nn.Identity()))
+    yield ("attention_mask is ignored",
+           lambda ids, mask: _theirs(right, ids, torch.ones_like(mask))[-1])
+
+
+@torch.no_grad()
+def causal_and_padded(model: type[nn.Module], folder: Path) -> Result:
+    """later tokens and padding change nothing before them"""
+    module, (ids, _) = model.from_pretrained(folder), texts()
+    short, T = ids[:, :7], ids.shape[1]
+    mask = torch.ones_like(ids)
+    alone = module(short, mask[:, :7])["last_hidden_state"]
+    followed = module(ids, mask)["last_hidden_state"][:, :7]
+    padded = module(ids, mask * (torch.arange(T) < 7))["last_hidden_state"][:, :7]
+    leak, pad = difference(followed, alone), difference(padded, alone)
+    mistake = "tokens see what follows them" if leak >= pad else "padding is looked at"
+    return Result(max(leak, pad), mistake=mistake)
+
+
+PARTS = [embedding, embedding_dropout, stack, last_token, output_layer]
+WHOLE = [parity, causal_and_padded]
+REAL = 1e-4  # the tolerance on real weights: more layers, and hidden states of several hundred

@@ -1,0 +1,128 @@
+"""The checks of sanity/ bite: each known mistake, made in our own source, is caught, most of them by name.
+
+The numbers M27 to M52 are those of the course's list of mistakes seen in students' code.
+"""
+
+import pytest
+
+from sanity import attention, layer
+from tests.mutants import caught_by, mutate
+
+CAUSAL = "scores = scores.masked_fill(~causal_mask(T, query.device), -math.inf)"
+PADDING = "scores = scores + attention_mask.to(scores.dtype)"
+SOFTMAX = "dropout(scores.softmax(dim=-1))"
+SPLIT = "x.view(B, T, self.num_attention_heads, C // self.num_attention_heads).transpose(1, 2)"
+
+ATTENTION = {  # name: (part of a mistake that must be named, edits)
+    "M27 no scale": ("not divided by sqrt(head size)", [(" / math.sqrt(hs)", "")]),
+    "M28 scale by hs": ("divided by the head size", [("math.sqrt(hs)", "hs")]),
+    "M28 scale by sqrt(C)": ("sqrt(hidden size)", [("math.sqrt(hs)", "math.sqrt(hs * query.shape[1])")]),
+    "M28 scale twice": ("divided by the head size", [("math.sqrt(hs)", "math.sqrt(hs) / math.sqrt(hs)")]),
+    "M29 no causal mask": ("there is no causal mask", [(CAUSAL, "pass")]),
+    "M30 one ahead": ("one token ahead", [(".tril()", ".tril(1)")]),
+    "M30 strict": ("hides each token from itself", [(".tril()", ".tril(-1)")]),
+    "M31 transposed": ("transposed", [(".tril()", ".triu()")]),
+    "M32 masked scores are 0": ("", [(CAUSAL, CAUSAL.replace("-math.inf", "0.0"))]),
+    "M33 mask after softmax": ("", [(CAUSAL, "pass"), (SOFTMAX, "dropout(scores.softmax(dim=-1).tril())")]),
+    "M34 padding multiplied": ("", [(PADDING, PADDING.replace("+", "*"))]),
+    "M35 padding ignored": ("attention_mask is ignored", [(PADDING, "pass")]),
+    "M35 padding inverted": ("inverted", [(PADDING, "scores = scores - 1e9 * (attention_mask == 0)")]),
+    "M35 padding too weak": ("too weak", [(PADDING, "scores = scores + attention_mask.clamp(min=-1)")]),
+    "M36 softmax over queries": ("", [("softmax(dim=-1))", "softmax(dim=-2))")]),
+    "M36 softmax over heads": ("", [("softmax(dim=-1))", "softmax(dim=1))")]),
+    "M37 query and key swapped": ("query and key are swapped",
+                                  [("query @ key.transpose", "key @ query.transpose")]),
+    "M37 key and value swapped": ("key and value are swapped", [
+        ("self.split_heads(self.key(", "self.split_heads(self.value( "),
+        ("self.split_heads(self.value(h", "self.split_heads(self.key(h")]),
+    "M38 split by view": ("", [(SPLIT, "x.reshape(B, self.num_attention_heads, T, -1)")]),
+    "M38 merge by view": ("", [("mixed.transpose(1, 2).flatten(2)", "mixed.reshape(hidden_states.shape)")]),
+    "M38 one head": ("one large head", [("self.num_attention_heads = nh", "self.num_attention_heads = 1")]),
+    "M39 dropout on scores": ("before the softmax", [(SOFTMAX, "dropout(scores).softmax(dim=-1)")]),
+    "M40 no dropout": ("no dropout", [(SOFTMAX, "scores.softmax(dim=-1)")]),
+    "M40 dropout on values": ("single numbers", [(SOFTMAX, "scores.softmax(dim=-1)"),
+                                                 ("weights @ value", "weights @ dropout(value)")]),
+    "M40 dropout in eval": ("active in eval mode",
+                            [(SOFTMAX, "F.dropout(scores.softmax(dim=-1), dropout.p, True)")]),
+    "M41 mask on the CPU": ("device", [("dtype=torch.bool, device=device)", "dtype=torch.bool)")]),
+    "M42 heads fixed": ("", [("self.num_attention_heads = nh", "self.num_attention_heads = 4")]),
+    "M42 length fixed": ("", [("torch.ones(T, T,", "torch.ones(8, 8,"), (".tril()", ".tril()[:T, :T]")]),
+    "M43 mask changed in place": ("in place", [(PADDING, "scores = scores + attention_mask.add_(-1.0)")]),
+    "float32 fixed": ("float64", [("return weights @ value", "return (weights @ value).float()")]),
+    "softmax by hand": ("maximum", [(SOFTMAX, "dropout(scores.exp() / scores.exp().sum(-1, keepdim=True))")]),
+    "detached": ("no gradient reaches", [("return weights @ value", "return weights.detach() @ value")]),
+}
+
+NORM_1, NORM_2 = "self.attention_layer_norm(x)", "self.out_layer_norm(x)"
+FIRST = "x = x + self.attention_dropout(self.attention_dense(attended))"
+SECOND = "return x + self.out_dropout(self.out_dense(inner))"
+GELU = 'F.gelu(self.interm_dense(self.out_layer_norm(x)), approximate="tanh")'
+
+LAYER = {
+    "M44 post-norm": ("post-norm", [
+        (NORM_1, "x"), (NORM_2, "x"), (FIRST, f"{FIRST}; x = {NORM_1}"),
+        (SECOND, SECOND.replace("return x", "return self.out_layer_norm(x") + ")")]),
+    "M45 first norm missing": ("attention_layer_norm is missing", [(NORM_1, "x")]),
+    "M45 second norm missing": ("out_layer_norm is missing", [(NORM_2, "x")]),
+    "M45 first norm twice": ("both places", [(NORM_2, NORM_1)]),
+    "M46 residual of the normed input": ("taken from the normalised input", [
+        ("attended = self", f"x = {NORM_1}; attended = self"), (f"self_attention({NORM_1}", "self_attention(x")]),
+    "M47 first residual missing": ("first residual connection is missing", [(FIRST, FIRST.replace("x + ", ""))]),
+    "M47 second residual missing": ("second residual connection is missing",
+                                    [(SECOND, SECOND.replace("x + ", ""))]),
+    "M48 parallel": ("reads the layer's input", [(NORM_2, "self.out_layer_norm(hidden_states)")]),
+    "M49 no projection": ("attention_dense is not applied", [("self.attention_dense(attended)", "attended")]),
+    "M49 projected twice": ("attention_dense is applied twice",
+                            [("self.attention_dense(attended)",
+                              "self.attention_dense(self.attention_dense(attended))")]),
+    "M50 no activation": ("no activation", [(GELU, f"self.interm_dense({NORM_2})")]),
+    "M50 activation at the end": ("", [(GELU, f"self.interm_dense({NORM_2})"),
+                                       ("self.out_dense(inner)", "F.gelu(self.out_dense(inner))")]),
+    "M50 relu": ("ReLU", [(GELU, f"F.relu(self.interm_dense({NORM_2}))")]),
+    "M50 sigmoid": ("sigmoid", [("inner = ", "inner = self.interm_dense(self.out_layer_norm( x)); inner = "),
+                                (GELU, "inner * (1.702 * inner).sigmoid()")]),
+    "M50 erf": ("exact (erf) form", [(', approximate="tanh"', "")]),
+    "M51 dropout before attention_dense": ("before the dense layer", [
+        ("self.attention_dropout(self.attention_dense(attended))",
+         "self.attention_dense(self.attention_dropout(attended))")]),
+    "M51 dropout before out_dense": ("before the dense layer", [
+        ("self.out_dropout(self.out_dense(inner))", "self.out_dense(self.out_dropout(inner))")]),
+    "M51 dropout on the first sum": ("the sum", [
+        (FIRST, "x = self.attention_dropout(x + self.attention_dense(attended))")]),
+    "M51 dropout on the second sum": ("the sum", [
+        (SECOND, "return self.out_dropout(x + self.out_dense(inner))")]),
+    "M52 dropouts swapped": ("swapped", [("self.attention_dropout(", "self.out_dropout( "),
+                                         ("self.out_dropout(self", "self.attention_dropout(self")]),
+    "no attention dropout": ("no dropout here", [("self.attention_dropout(self.attention_dense(attended))",
+                                                  "self.attention_dense(attended)")]),
+    "no out dropout": ("no dropout here", [("self.out_dropout(self.out_dense(inner))", "self.out_dense(inner)")]),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_wrong_attention_is_caught(name):
+    """Catches: a check too weak to see this mistake, or a diagnosis that blames something else."""
+    named, edits = ATTENTION[name]
+    mistakes = caught_by(attention.CHECKS, mutate("modules/attention.py", *edits).CausalSelfAttention)
+    assert mistakes and any(named in mistake for mistake in mistakes), mistakes
+
+
+@pytest.mark.parametrize("name", LAYER)
+def test_a_wrong_layer_is_caught(name):
+    """Catches: a check too weak to see this mistake, or a diagnosis that blames something else."""
+    named, edits = LAYER[name]
+    mistakes = caught_by(layer.CHECKS, mutate("modules/gpt2_layer.py", *edits).GPT2Layer)
+    assert mistakes and any(named in mistake for mistake in mistakes), mistakes
+
+
+@pytest.mark.parametrize("edits", [
+    [(CAUSAL, "scores = scores.masked_fill(~causal_mask(T, query.device), torch.finfo(scores.dtype).min)")],
+    [(CAUSAL, "scores = scores + torch.full_like(scores[0, 0], -1e4).triu(1)")],
+    [(" / math.sqrt(hs)", " * hs ** -0.5")],
+    [(SOFTMAX, "dropout(nn.Softmax(dim=-1)(scores))")],
+    [("return weights @ value", "return torch.einsum('bhij,bhjd->bhid', weights, value)")],
+    [(PADDING, "scores = scores + (attention_mask + 1.0)")],  # softmax does not see what is added everywhere
+], ids=["finfo.min", "-1e4", "root", "nn.Softmax", "einsum", "one more"])
+def test_a_right_attention_passes(edits):
+    """Catches: a check that refuses another right way to write attention."""
+    assert caught_by(attention.CHECKS, mutate("modules/attention.py", *edits).CausalSelfAttention) == []

@@ -20,6 +20,9 @@ from training.run_folder import RunFolder
 from training.seeding import generator_states, restore_generators
 from training.stopping import StopSignals
 
+BEST = {"epoch": 0, "step": 0, "score": 0.0}
+"""What is remembered of the best epoch, and of which types."""
+
 
 class Session:
     """Everything that resuming means: weights, optimizer, scheduler, TrainState, generators, best epoch, log.
@@ -38,7 +41,7 @@ class Session:
         self.identity = json.loads(json.dumps(identity, default=str))
         self.save_minutes, self.save_steps, self.stop = save_minutes, save_steps, stop
         self.best: dict[str, Any] | None = None
-        "Epoch, step and score of the best epoch so far."
+        "The best epoch so far: its epoch, step and score."
         self._saved_at: tuple[int, int, int] | None = None
         self._clock = Clock()
 
@@ -51,6 +54,7 @@ class Session:
         """Go on from checkpoint `last`. CheckpointError, before the folder changes, if it is not this run's."""
         stored, groups = self._load("last", ("weights", "training"))
         self._check_state(stored)
+        best = self._find_best(stored["best"])
         training = {name: tensor.clone() for name, tensor in groups["training"].items()}  # the file will be removed
         random = {name: training.pop(name) for name in list(training) if name.startswith("rng.")}
         optimizer = unflatten(self.optimizer, training, stored["optimizer"])
@@ -65,8 +69,8 @@ class Session:
         self.run.go_on(stored["log"], stored["train"]["step"])
         for name, value in stored["train"].items():
             setattr(self.state, name, value)
-        self.best, self._saved_at = stored["best"], self._position()
-        self._clock.start(self.state.rows)
+        self.best, self._saved_at = best, self._position()
+        self._clock.start(self.state.rows if self.state.batch else 0)
 
     def after_step(self) -> None:
         """Save if it is time to; if a stop was asked for, save and raise Stopped."""
@@ -94,7 +98,7 @@ class Session:
                 self.save()
             words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
             raise self.stop.stopped(f"stopped after step {self.state.step}, saved in {self.run.path}\n"
-                                    f"go on with: {shlex.join(words)}")
+                                    f"go on with the same command and --resume: {shlex.join(words)}")
 
     def save(self, share: dict[str, checkpoint.Entry] | None = None) -> None:
         """Write checkpoint `last`. share: tensor files that hold some of it already."""
@@ -102,7 +106,7 @@ class Session:
         tensors, numbers = flatten(self.optimizer)
         groups = {"weights": self._weights(), "training": {**tensors, **generator_states()}}
         groups = {name: tensors for name, tensors in groups.items() if name not in (share or {})}
-        state = {"identity": self.identity, "train": self._train_state(), "optimizer": numbers,
+        state = {"identity": self.identity, "train": asdict(self.state), "optimizer": numbers,
                  "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
                  "best": self.best, "log": self.run.log_mark()}
         checkpoint.save(self.run.path, "last", state, groups, self.state.step, share)
@@ -116,13 +120,24 @@ class Session:
             raise CheckpointError(f"{self.run.path / 'best.json'} is not the best epoch that this run has seen")
         self._take_weights(groups["weights"])
 
+    def _find_best(self, known: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The best epoch so far, `known` being the one that checkpoint `last` knows of.
+
+        A process that died between the two saves of end_epoch leaves a `best` newer than `last`. It counts: its epoch
+        is about to be done again, and what it replaced is gone.
+        """
+        if not checkpoint.exists(self.run.path, "best"):
+            if known is not None:
+                raise CheckpointError(f"{self.run.path}: the best epoch's checkpoint, best.json, is missing")
+            return None
+        stored, _ = self._load("best", ("weights",))
+        require_like({"identity": self.identity, "metrics": stored.get("metrics"), **BEST}, stored, "best")
+        if known is not None and stored["step"] < known["step"]:
+            raise CheckpointError(f"{self.run.path / 'best.json'} is older than the best epoch that last.json knows of")
+        return {key: stored[key] for key in BEST}
+
     def _position(self) -> tuple[int, int, int]:
         return self.state.epoch, self.state.batch, self.state.step
-
-    def _train_state(self) -> dict[str, Any]:
-        # Between two epochs the sums are those of the epoch that is over; the next one begins without.
-        between = self.state.batch == 0
-        return asdict(TrainState(epoch=self.state.epoch, step=self.state.step) if between else self.state)
 
     def _load(self, name: str, groups: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """A checkpoint of this very run that has these groups; CheckpointError naming every value that differs."""
@@ -140,7 +155,7 @@ class Session:
         """Hold the JSON of checkpoint `last` to the types and shapes that this run's own would have."""
         pattern = {"identity": self.identity, "train": asdict(TrainState()), "optimizer": stored.get("optimizer"),
                    "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-                   "best": None if stored.get("best") is None else {"epoch": 0, "step": 0, "score": 0.0},
+                   "best": None if stored.get("best") is None else BEST,
                    "log": {"bytes": 0, "sha256": ""}}
         require_like(pattern, stored, "last")
         if min(*stored["train"].values(), stored["log"]["bytes"]) < 0:

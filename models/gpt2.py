@@ -72,7 +72,8 @@ class GPT2Model(nn.Module):
         for field, value in asked.items():
             if value is not None and value != getattr(config, field):
                 raise pretrained.PretrainedError(f"{model} has {field} {getattr(config, field)}, not {value}")
-        with pretrained.without_weights():
+        pretrained.check_weights(folder, config)  # before memory is taken for what is not there
+        with pretrained.without_init():
             gpt = cls(dataclasses.replace(config, **overrides))
         pretrained.load_weights(gpt, folder)
         return gpt.eval()

@@ -4,12 +4,10 @@ Reading is a proof: the names in the files are exactly those of one table, every
 parameter of ours is filled, nothing is left over. Nothing is unpickled.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from models.config import GPT2Config
 from models.files import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, some
 from models.hub import resolve
 
-__all__ = ["PretrainedError", "fingerprint", "load_weights", "read_config", "resolve", "save_pretrained",
-           "without_weights"]
+__all__ = ["PretrainedError", "check_weights", "fingerprint", "load_weights", "read_config", "resolve",
+           "save_pretrained", "without_init"]
 
 STATED = {  # config.json's name: ours; a checkpoint must state these
     "vocab_size": "vocab_size",
@@ -52,6 +50,7 @@ ARITHMETIC = {  # what changes the arithmetic, with the values implemented here;
     "pruned_heads": (None, {}),
     "quantization_config": (None,),
 }
+OUTPUT_LAYER = "lm_head.weight"
 LARGEST_SIZE, MOST_LAYERS = 1_000_000, 1_000  # beyond them a configuration is nonsense, and building it hangs
 
 
@@ -63,28 +62,38 @@ class Entry:
     "Its name, without the prefix `transformer.` of checkpoints saved with an output layer."
     ours: tuple[str, ...]
     "Our names; where there are several, they lie one after another along the output dimension."
+    shape: list[int]
+    "The tensor's shape in the file."
     transposed: bool = False
     "True for the weights of Hugging Face's Conv1D: [in, out] where nn.Linear has [out, in]."
 
 
-def table(layers: int) -> list[Entry]:
-    """Every tensor of a GPT-2 with this many layers."""
-    entries = [Entry("wte.weight", ("word_embedding.weight",)),
-               Entry("wpe.weight", ("pos_embedding.weight",))]
-    for i in range(layers):
-        block, layer = f"h.{i}", f"gpt_layers.{i}"
-        for kind in ("weight", "bias"):
-            qkv = tuple(f"{layer}.self_attention.{name}.{kind}" for name in ("query", "key", "value"))
-            conv1d = kind == "weight"
-            entries += [
-                Entry(f"{block}.ln_1.{kind}", (f"{layer}.attention_layer_norm.{kind}",)),
-                Entry(f"{block}.attn.c_attn.{kind}", qkv, conv1d),
-                Entry(f"{block}.attn.c_proj.{kind}", (f"{layer}.attention_dense.{kind}",), conv1d),
-                Entry(f"{block}.ln_2.{kind}", (f"{layer}.out_layer_norm.{kind}",)),
-                Entry(f"{block}.mlp.c_fc.{kind}", (f"{layer}.interm_dense.{kind}",), conv1d),
-                Entry(f"{block}.mlp.c_proj.{kind}", (f"{layer}.out_dense.{kind}",), conv1d),
-            ]
-    return entries + [Entry(f"ln_f.{kind}", (f"final_layer_norm.{kind}",)) for kind in ("weight", "bias")]
+def table(config: GPT2Config) -> list[Entry]:
+    """Every tensor of a GPT-2."""
+    C, inner = config.hidden_size, config.intermediate_size
+    entries = [Entry("wte.weight", ("word_embedding.weight",), [config.vocab_size, C]),
+               Entry("wpe.weight", ("pos_embedding.weight",), [config.max_position_embeddings, C])]
+    for i in range(config.num_hidden_layers):
+        theirs, ours = f"h.{i}", f"gpt_layers.{i}"
+        entries += [
+            *_norm(f"{theirs}.ln_1", f"{ours}.attention_layer_norm", C),
+            *_conv1d(f"{theirs}.attn.c_attn", [f"{ours}.self_attention.{x}" for x in ("query", "key", "value")],
+                     C, 3 * C),
+            *_conv1d(f"{theirs}.attn.c_proj", [f"{ours}.attention_dense"], C, C),
+            *_norm(f"{theirs}.ln_2", f"{ours}.out_layer_norm", C),
+            *_conv1d(f"{theirs}.mlp.c_fc", [f"{ours}.interm_dense"], C, inner),
+            *_conv1d(f"{theirs}.mlp.c_proj", [f"{ours}.out_dense"], inner, C),
+        ]
+    return entries + _norm("ln_f", "final_layer_norm", C)
+
+
+def _norm(theirs: str, ours: str, width: int) -> list[Entry]:
+    return [Entry(f"{theirs}.{kind}", (f"{ours}.{kind}",), [width]) for kind in ("weight", "bias")]
+
+
+def _conv1d(theirs: str, ours: list[str], inputs: int, outputs: int) -> list[Entry]:
+    return [Entry(f"{theirs}.weight", tuple(f"{name}.weight" for name in ours), [inputs, outputs], True),
+            Entry(f"{theirs}.bias", tuple(f"{name}.bias" for name in ours), [outputs])]
 
 
 def read_config(folder: str | os.PathLike) -> GPT2Config:
@@ -109,15 +118,12 @@ def read_config(folder: str | os.PathLike) -> GPT2Config:
         raise PretrainedError(f"{path}: {error}") from error
 
 
-@contextlib.contextmanager
-def without_weights() -> Iterator[None]:
-    """Modules made inside have shapes but no memory and no values, and draw no random numbers."""
-    with torch.device("meta"), _SkipInit():
-        yield
+class without_init(TorchFunctionMode):
+    """`with without_init():` makes modules whose memory is not written to: torch.nn.init does nothing in it.
 
-
-class _SkipInit(TorchFunctionMode):
-    """Skips torch.nn.init's functions: on meta tensors they achieve nothing, and take a second to import."""
+    Saves time, memory that is not needed yet, and random numbers. Everything must then be filled, as
+    `load_weights` does.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -126,72 +132,60 @@ class _SkipInit(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
-    """Fill every parameter of `model`, a GPT2Model, from the checkpoint in `folder`; each keeps its dtype.
+def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tuple[Path, str]]:
+    """The tensors of a checkpoint: name without prefix -> the file that holds it, and its name there.
 
-    The tensors go from the file into place one by one, so the memory needed is the model's and one tensor
-    more. A model made under `without_weights` gets its memory, on the CPU, once names and shapes are checked.
-
-    Raises:
-        PretrainedError: the files are damaged or hold another model; `model` may then be filled in part.
-        ValueError: `model` has parameters that no GPT-2 checkpoint describes.
+    Reads the files' headers only. PretrainedError unless they hold exactly the model that `config` describes.
     """
-    entries = table(model.config.num_hidden_layers)
-    state = model.state_dict()
-    shapes = {name: tensor.shape for name, tensor in state.items()}
-    if strange := sorted(shapes.keys() ^ {name for entry in entries for name in entry.ours}):
-        raise ValueError(f"{type(model).__name__} is not what GPT-2 checkpoints describe: {some(strange)}")
-    tensors = _check_names(Path(folder), entries, model.config.num_hidden_layers)
-    _check_shapes(tensors, {entry.theirs: _their_shape(entry, shapes) for entry in entries})
-    if any(parameter.is_meta for parameter in model.parameters()):
-        memory = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
-        model.load_state_dict(memory, assign=True)  # not to_empty(), which spends a second on imports
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for entry in entries:
-            _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
-        if "lm_head.weight" in tensors:
-            _check_tied(parameters["word_embedding.weight"], *tensors["lm_head.weight"])
-
-
-def _check_names(folder: Path, entries: list[Entry], layers: int) -> dict[str, tuple[Path, str]]:
-    """All names of the table must be there, and no others; name without prefix -> file, name in the file."""
+    folder = Path(folder)
+    shapes = {entry.theirs: entry.shape for entry in table(config)}
     files = find_tensors(folder)
     prefix = "" if "wte.weight" in files else "transformer."
     tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()}
-    if missing := [entry.theirs for entry in entries if entry.theirs not in tensors]:
+    if missing := [name for name in shapes if name not in tensors]:
         raise PretrainedError(f"the weights in {folder} lack {some(missing)}, which {CONFIG} promises")
     # Old checkpoints store the causal mask, those with an output layer may store the tied embedding twice.
-    harmless = {f"h.{i}.attn.{name}" for i in range(layers) for name in ("bias", "masked_bias")}
-    known = harmless | {"lm_head.weight"} | {entry.theirs for entry in entries}
-    if unexpected := sorted(tensors.keys() - known):
+    masks = {f"h.{i}.attn.{name}" for i in range(config.num_hidden_layers) for name in ("bias", "masked_bias")}
+    if unexpected := sorted(tensors.keys() - shapes.keys() - masks - {OUTPUT_LAYER}):
         raise PretrainedError(f"the weights in {folder} hold {some(unexpected)}, unknown to the GPT-2 that "
                               f"{CONFIG} describes")
+    shapes[OUTPUT_LAYER] = shapes["wte.weight"]
+    for path in set(files.values()):
+        with opened(path) as file:
+            _check_headers(path, file, {key: shapes[name] for name, (where, key) in tensors.items()
+                                        if where == path and name in shapes})
     return tensors
 
 
-def _their_shape(entry: Entry, shapes: dict[str, torch.Size]) -> list[int]:
-    """The shape of a tensor in the file, from the shapes of our parameters."""
-    out, *rest = shapes[entry.ours[0]]
-    shape = [out * len(entry.ours), *rest]
-    return shape[::-1] if entry.transposed else shape
+def _check_headers(path: Path, file: Any, shapes: dict[str, list[int]]) -> None:
+    """Every tensor must have its shape, and a type that can be read."""
+    for key, wanted in shapes.items():
+        shape, dtype = file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()
+        if shape != wanted:
+            raise PretrainedError(f"{path}: {key} has shape {shape}, but {CONFIG} makes it {wanted}")
+        if dtype not in ("F32", "F16", "BF16"):
+            raise PretrainedError(f"{path}: {key} has type {quoted(dtype)}; only F32, F16 and BF16 are read")
 
 
-def _check_shapes(tensors: dict[str, tuple[Path, str]], expected: dict[str, list[int]]) -> None:
-    """Every tensor must have its shape and a type that can be read; looks at the files' headers only."""
-    expected = {"lm_head.weight": expected["wte.weight"], **expected}
-    for path in {path for path, _ in tensors.values()}:
-        with opened(path) as file:
-            for name, (where, key) in tensors.items():
-                if where != path or name not in expected:
-                    continue
-                shape, dtype = file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()
-                if shape != expected[name]:
-                    raise PretrainedError(f"{path}: {key} has shape {shape}, but {CONFIG} makes it "
-                                          f"{expected[name]}")
-                if dtype not in ("F32", "F16", "BF16"):
-                    raise PretrainedError(f"{path}: {key} has type {quoted(dtype)}; only F32, F16 and BF16 "
-                                          "are read")
+def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
+    """Fill every parameter of `model`, a GPT2Model, from the checkpoint in `folder`; each keeps its dtype.
+
+    The tensors go from the file into place one by one, so the memory needed is the model's and one tensor more.
+
+    Raises:
+        PretrainedError: the files are damaged or hold another model; `model` may then be filled in part.
+        ValueError: `model` is no GPT-2: its parameters are not those of its config's table.
+    """
+    tensors = check_weights(folder, model.config)
+    entries = table(model.config)
+    parameters = dict(model.named_parameters())
+    if strange := sorted(parameters.keys() ^ {name for entry in entries for name in entry.ours}):
+        raise ValueError(f"{type(model).__name__} does not have the parameters of a GPT-2: {some(strange)}")
+    with torch.no_grad():
+        for entry in entries:
+            _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
+        if OUTPUT_LAYER in tensors:
+            _check_tied(parameters["word_embedding.weight"], *tensors[OUTPUT_LAYER])
 
 
 def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
@@ -200,7 +194,9 @@ def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
     with opened(path) as file:
         tensor = file.get_tensor(key)
     tensor = tensor.T if entry.transposed else tensor
-    for parameter, part in zip(parameters, tensor.chunk(len(parameters)), strict=True):
+    for name, parameter, part in zip(entry.ours, parameters, tensor.chunk(len(parameters)), strict=True):
+        if parameter.shape != part.shape:  # copy_ would broadcast
+            raise ValueError(f"{name} has shape {list(parameter.shape)}; a GPT-2's is {list(part.shape)}")
         parameter.copy_(part)
         total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
         if not math.isfinite(total):  # one NaN or infinity makes the sum one too
@@ -229,7 +225,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, dtype: torch
     end_of_text = _write_tokenizer(folder, Path(tokenizer_file), model.config) if tokenizer_file else None
     ours = model.state_dict()
     tensors = {}
-    for entry in table(model.config.num_hidden_layers):
+    for entry in table(model.config):
         tensor = torch.cat([ours[name] for name in entry.ours])
         tensor = tensor.T if entry.transposed else tensor
         tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()

@@ -25,10 +25,11 @@ def test_hugging_faces_block(nh, inner):
     C = 6 * nh
     theirs = randomise(GPT2Block(TheirConfig(n_embd=C, n_head=nh, n_inner=inner or None,
                                              attn_implementation="eager"), layer_idx=0)).eval().double()
-    ours = GPT2Layer(GPT2Config(hidden_size=C, num_attention_heads=nh, intermediate_size=inner)).eval().double()
+    config = GPT2Config(num_hidden_layers=1, hidden_size=C, num_attention_heads=nh, intermediate_size=inner)
+    ours = GPT2Layer(config).eval().double()
     values = dict(theirs.named_parameters())
     mine = dict(ours.named_parameters())
-    for entry in pretrained.table(1):
+    for entry in pretrained.table(config):
         if entry.theirs.startswith("h.0."):
             value = values[entry.theirs.removeprefix("h.0.")]
             parts = (value.T if entry.transposed else value).chunk(len(entry.ours))

@@ -1,0 +1,80 @@
+"""The checks of sanity/ bite: each known mistake of a model, made in our own source, is caught, most by name."""
+
+import pytest
+
+from sanity import model as sanity
+from tests.mutants import caught_by, mutate
+
+SUM = "self.word_embedding(input_ids) + self.pos_embedding(positions)"
+EMBED = f"return self.embed_dropout({SUM})"
+FINAL = "self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))"
+LAST = "last = (attention_mask.ne(0) * positions).argmax(dim=1)"
+TOKEN = "return hidden_state @ self.word_embedding.weight.T"
+LOOP = "for layer in self.gpt_layers:\n            if"
+
+MODEL = {
+    "M53 no positions": ("position embedding is missing", [(SUM, "self.word_embedding(input_ids)")]),
+    "M53 positions from 1": ("positions start at 1", [(SUM, SUM.replace("positions", "positions + 1"))]),
+    "M53 constant position": ("every token gets position 0", [(SUM, SUM.replace("positions", "positions * 0"))]),
+    "M53 position of the row": ("", [(SUM, SUM.replace("positions", "positions[:len(input_ids), None]"))]),
+    "M54 no dropout": ("there is no dropout", [(EMBED, f"return {SUM}")]),
+    "M54 dropout on tokens": ("token embedding only", [(EMBED, EMBED.replace(") + ", ")) + ").removesuffix(")"))]),
+    "M54 dropout on positions": ("position embedding only", [
+        (EMBED, "return self.word_embedding(input_ids) + self.embed_dropout(self.pos_embedding(positions))")]),
+    "M55 scaled": ("scaled by sqrt(hidden size)",
+                   [(SUM, SUM.replace("(input_ids)", "(input_ids) * self.config.hidden_size ** 0.5"))]),
+    "M55 norm after embedding": ("", [(EMBED, f"return self.final_layer_norm({SUM})")]),
+    "M56 no final norm": ("final LayerNorm is missing", [(FINAL, FINAL.removeprefix("self.final_layer_norm"))]),
+    "M56 final norm twice": ("final LayerNorm is applied twice", [(FINAL, f"self.final_layer_norm({FINAL})")]),
+    "M57 eps": ("first differs", [("eps=config.layer_norm_eps", "eps=1e-2")]),
+    "M58 last position": ("it is the last position", [(LAST, "last = positions[-1].expand(B)")]),
+    "M58 one too far": ("one too far", [(LAST, "last = attention_mask.sum(dim=1).clamp(max=T - 1)")]),
+    "M58 holes": ("mask with holes", [(LAST, "last = attention_mask.sum(dim=1) - 1")]),
+    "M58 first": ("the first token", [(LAST, "last = 0 * positions[:1].expand(B)")]),
+    "M59 .T of the module": ("AttributeError", [(TOKEN, TOKEN.replace(".weight", ""))]),
+    "M59 not transposed": ("RuntimeError", [(TOKEN, TOKEN.removesuffix(".T"))]),
+    "M59 positions": ("the shape is", [(TOKEN, TOKEN.replace("word", "pos"))]),
+    "M60 one layer, shared": ("does not have the parameters of a GPT-2", [
+        ("GPT2Layer(config) for _ in range(config.num_hidden_layers)",
+         "[GPT2Layer(config)] * config.num_hidden_layers")]),
+    "M60 first layer only": ("only the first layer", [(LOOP, LOOP.replace("layers:", "layers[:1]:"))]),
+    "M60 first layer again": ("again and again", [
+        (LOOP, LOOP.replace("self.gpt_layers:", "[self.gpt_layers[0]] * len(self.gpt_layers):"))]),
+    "M60 reversed": ("reverse order", [(LOOP, LOOP.replace("self.gpt_layers", "self.gpt_layers[::-1]"))]),
+    "mask not handed on": ("attention_mask is ignored", [("self.embed(input_ids), attention_mask)",
+                                                          "self.embed(input_ids))")]),
+    "mask inverted": ("first differs after layer 1", [("[:, None, None, :] == 0", "[:, None, None, :] != 0")]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder():
+    with sanity.small_checkpoint() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_a_wrong_model_is_caught(name, folder):
+    """Catches: a check too weak to see this mistake, or a diagnosis that blames something else."""
+    named, edits = MODEL[name]
+    model = mutate("models/gpt2.py", *edits).GPT2Model
+    mistakes = caught_by(sanity.PARTS, model) or caught_by(sanity.WHOLE, model, folder)
+    assert mistakes and any(named in mistake for mistake in mistakes), mistakes
+
+
+@pytest.mark.parametrize("name, named, edits", [
+    ("gpt2_layer", "exact (erf) form", [(', approximate="tanh"', "")]),
+    ("attention", "not divided by sqrt(head size)", [(" / math.sqrt(hs)", "")]),
+    ("attention", "tokens see what follows", [(".tril()", ".triu().T.fill_(True)")]),
+])
+def test_parity_names_mistakes_of_the_parts(name, named, edits, folder, monkeypatch):
+    """Catches: a diagnosis that works for the parts but not for the whole."""
+    mutant = mutate(f"modules/{name}.py", *edits)
+    if name == "gpt2_layer":
+        monkeypatch.setattr("models.gpt2.GPT2Layer", mutant.GPT2Layer)
+    else:
+        monkeypatch.setattr("modules.gpt2_layer.CausalSelfAttention", mutant.CausalSelfAttention)
+        monkeypatch.setattr(mutant, "fused_is_faster", lambda *_: False)
+    from models.gpt2 import GPT2Model
+    mistakes = caught_by(sanity.WHOLE, GPT2Model, folder)
+    assert any(named in mistake for mistake in mistakes), mistakes

@@ -1,5 +1,6 @@
 """Every setting of classifier.py, with its help text; plain data, imported before PyTorch is."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,8 @@ class Settings:
     """Save a checkpoint every N steps as well."""
 
     def __post_init__(self) -> None:
-        own = [flag for flag in ("train", "dev", "test", "num_labels") if getattr(self, flag) is not None]
+        own = [flag for flag in ("train", "dev", "test", "num_labels", "label_names", "name")
+               if getattr(self, flag) != getattr(Settings, flag)]
         if own and (self.train is None or self.dev is None):
             raise UserError(f"--{own[0].replace('_', '-')} describes your own data, which needs --train and --dev too")
         if own and (self.data or self.quick):
@@ -110,7 +112,7 @@ class Settings:
                                 ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
                                 ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1)):
             value = getattr(self, flag)
-            if value is not None and not (low <= value <= (float("inf") if high is None else high)):
+            if value is not None and not (low <= value <= high if high is not None else low <= value < math.inf):
                 bounds = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise UserError(f"--{flag.replace('_', '-')} must be {bounds}, not {value}")
         if self.use_gpu and self.device not in ("auto", "cuda"):
@@ -123,8 +125,8 @@ class Settings:
 
     @property
     def is_tiny(self) -> bool:
-        """Whether the backbone is the bundled one, which has measured settings of its own."""
-        return Path(self.backbone).resolve() == TINY
+        """Whether the backbone is the bundled one, by name or by folder: it has measured settings of its own."""
+        return self.backbone == TINY.name or Path(self.backbone).resolve() == TINY
 
     def tasks(self) -> list[Task]:
         """The tasks asked for, with --max-length, --lowercase and --keep applied. Reads no file."""

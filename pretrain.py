@@ -52,6 +52,9 @@ class Settings:
     """Share of it that is left at the end of the cosine."""
     warmup: float = 0.02
     """Share of the steps in which the learning rate rises."""
+    bag_weight: float = 0.0
+    """Weight of a second objective: at some tokens, also predict words from anywhere near in the same document. It
+    makes a token's vector tell what its text is about, which a frozen backbone needs."""
     weight_decay: float = 0.1
     """On matrices only; biases, gains and nothing else are spared."""
     beta2: float = 0.95
@@ -105,6 +108,7 @@ if __name__ == "__main__":
     SETTINGS = cli.attempt(parse_settings)  # before PyTorch is imported, so that --help answers at once
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -128,13 +132,25 @@ from training.seeding import seed_everything
 from training.session import Session
 from training.stopping import StopSignals
 
+BAG_EVERY, BAG_SAMPLES = 16, 32
+"""The second objective asks every 16th token for 32 words around it."""
+COMMON = 3e-4
+"""A word's share of the text above which it counts less in the second objective: "the" says little about a text."""
+
 
 class LanguageModel(nn.Module):
-    """A GPT2Model that is asked for the next token."""
+    """A GPT2Model that is asked for the next token, and while training also for words of the document.
 
-    def __init__(self, gpt: GPT2Model):
+    word_counts: [V] int, how often each token occurs in the text; end: the token between documents.
+    """
+
+    def __init__(self, gpt: GPT2Model, word_counts: Tensor, end: int):
         super().__init__()
-        self.gpt = gpt
+        self.gpt, self.end = gpt, end
+        self.bag = nn.Linear(gpt.config.hidden_size, gpt.config.hidden_size)
+        weight = (COMMON * word_counts.sum() / word_counts.clamp_min(1)).sqrt().clamp_max(1.0)
+        weight[end] = 0.0
+        self.register_buffer("word_weight", weight, persistent=False)
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, T], without padding -> [B, T, C], in the precision of the matrix products."""
@@ -142,15 +158,43 @@ class LanguageModel(nn.Module):
         kind = hidden.device.type
         return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
-    def forward(self, input_ids: Tensor, targets: Tensor) -> Tensor:
-        """input_ids, targets [B, T] -> mean cross-entropy of predicting targets, in nats a token."""
-        hidden, weight = self.hidden(input_ids).flatten(0, 1), self.gpt.word_embedding.weight
-        return linear_cross_entropy(hidden, weight, targets.flatten())
+    def next_token(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden [B, T, C], targets [B, T] -> mean cross-entropy of predicting targets, in nats a token."""
+        return linear_cross_entropy(hidden.flatten(0, 1), self.gpt.word_embedding.weight, targets.flatten())
 
 
-def next_token(model: LanguageModel, batch: Blocks) -> Outcome:
-    """The objective of pretraining."""
-    return Outcome(model(*batch.inputs), torch.zeros((), dtype=torch.int64, device=batch.input_ids.device))
+    def bag_of_words(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
+        """Cross-entropy of predicting, at every BAG_EVERY-th token, words drawn from around it in the same document.
+
+        hidden [B, T, C], input_ids [B, T] -> scalar, in nats a word, rare words counting most. A word is drawn from up
+        to T / 2 tokens before or after; one from another document does not count. Draws from the default generator.
+        """
+        B, T = input_ids.shape
+        document = (input_ids == self.end).cumsum(dim=1)  # [B, T]: number of the document within the block
+        at = torch.arange(int(torch.randint(BAG_EVERY, ())), T, BAG_EVERY, device=input_ids.device)  # [P]
+        shift = torch.randint(-(T // 2), T // 2 + 1, (B, len(at), BAG_SAMPLES), device=input_ids.device)
+        where = at[:, None] + shift  # [B, P, BAG_SAMPLES]
+        near = where.clamp(0, T - 1)
+        words = input_ids.gather(1, near.flatten(1)).view_as(near)
+        same = document.gather(1, near.flatten(1)).view_as(near) == document[:, at, None]
+        weight = self.word_weight[words] * (same & (where == near))
+        query = self.bag(hidden[:, at])
+        logits = query @ self.gpt.word_embedding.weight.to(query.dtype).T  # [B, P, V]
+        log_p = logits.float().log_softmax(dim=-1).gather(2, words)
+        return -(weight * log_p).sum() / weight.sum().clamp_min(1.0)
+
+
+def pretraining(bag_weight: float) -> Callable[[LanguageModel, Blocks], Outcome]:
+    """The objective: the next token, plus bag_weight times the words of the document."""
+
+    def objective(model: LanguageModel, batch: Blocks) -> Outcome:
+        hidden = model.hidden(batch.input_ids)
+        loss = model.next_token(hidden, batch.targets)
+        if bag_weight:
+            loss = loss + bag_weight * model.bag_of_words(hidden, batch.input_ids)
+        return Outcome(loss, torch.zeros((), dtype=torch.int64, device=loss.device))
+
+    return objective
 
 
 @leaves_model_as_found
@@ -159,7 +203,8 @@ def held_out_loss(model: LanguageModel, corpus: Corpus, batch_tokens: int, machi
     total = 0.0
     for rows in corpus.evaluation_order(batch_tokens):
         with machine.autocast():
-            total += float(model(*corpus.collate(rows).to(machine.device).inputs)) * len(rows)
+            batch = corpus.collate(rows).to(machine.device)
+            total += float(model.next_token(model.hidden(batch.input_ids), batch.targets)) * len(rows)
     return total / corpus.chunks
 
 
@@ -228,11 +273,11 @@ def main() -> None:
              ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
     config = GPT2Config(vocab_size=len(tokenizer), hidden_dropout_prob=settings.dropout,
                         attention_probs_dropout_prob=settings.dropout, **shape)
-    model = LanguageModel(GPT2Model(config)).to(machine.device)
+    model = LanguageModel(GPT2Model(config), corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
     optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
     scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
     state = TrainState()
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
+    print(f"{sum(p.numel() for p in model.gpt.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
           f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
     with RunFolder(settings.out) as run, StopSignals() as stop:
         going_on = run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)}, settings.resume)
@@ -254,8 +299,9 @@ def main() -> None:
                             tokenizer_file=tokenizer_folder / "tokenizer.json")
             session.end_epoch(metrics)
 
-        fit(model, optimizer, Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate), next_token, state,
-            epochs=math.ceil(settings.steps / settings.eval_every), scheduler=scheduler, accumulate=settings.accumulate,
+        feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate)
+        fit(model, optimizer, feed, pretraining(settings.bag_weight), state, scheduler=scheduler,
+            epochs=math.ceil(settings.steps / settings.eval_every), accumulate=settings.accumulate,
             max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,
             describe="leg", **machine.keywords)
 

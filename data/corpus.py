@@ -88,11 +88,6 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor]:
-        """What the language model is called with."""
-        return self.input_ids, self.targets
-
     def to(self, device: torch.device | str) -> "Blocks":
         """The same batch on `device`."""
         return Blocks(self.input_ids.to(device), self.targets.to(device))
@@ -114,6 +109,12 @@ class Corpus:
         self.chunks = (len(self.ids) - 1) // T
         if self.chunks < 1:
             raise CorpusError(f"{len(self.ids)} tokens are not enough for one block of {T}")
+
+    def counts(self, vocab_size: int, tokens: int = 2_000_000) -> Tensor:
+        """[vocab_size] int64: how often each token occurs in about `tokens` tokens spread over the text."""
+        step = max(self.chunks * self.T // tokens, 1)
+        sample = self.ids[:self.chunks * self.T].reshape(self.chunks, self.T)[::step]
+        return torch.from_numpy(np.bincount(sample.flatten(), minlength=vocab_size))
 
     def collate(self, rows: Sequence[int]) -> Blocks:
         """The blocks with these row numbers, all of one length."""
@@ -148,7 +149,7 @@ class Corpus:
 
 
 def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> tuple[Path, Path]:
-    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there already."""
+    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there."""
     if len(tokenizer) > 2**16:
         raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
     sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

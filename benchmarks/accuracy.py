@@ -1,0 +1,126 @@
+"""How accurate: every task and mode over several seeds, with the bundled backbone and with random weights of its shape.
+
+    ./setup.sh -m benchmarks.accuracy                                the table of models/gpt2-tiny/README.md
+    ./setup.sh -m benchmarks.accuracy --tasks sst-sample --seeds 1   a quick look
+
+Runs classifier.py with its defaults, a process for each run; runs that are in the results file already are not
+repeated, so an interrupted command goes on where it stopped. Accuracies are on dev, at the best epoch, which is
+chosen on dev.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common import cli
+from common.errors import UserError
+from common.files import sha256_file
+
+ROOT = Path(__file__).resolve().parent.parent
+MODES = ("last-linear-layer", "full-model")
+COURSE = {  # published dev accuracies of the course, GPT-2 124M
+    ("sst", "last-linear-layer"): 0.462, ("sst", "full-model"): 0.513,
+    ("cfimdb", "last-linear-layer"): 0.861, ("cfimdb", "full-model"): 0.976,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which runs to make."""
+
+    model: Path = ROOT / "models" / "gpt2-tiny"
+    """The backbone."""
+    tasks: tuple[str, ...] = ("sst", "cfimdb", "sst-sample", "cfimdb-sample")
+    """Tasks of classifier.py."""
+    modes: tuple[Literal["last-linear-layer", "full-model"], ...] = MODES
+    """Fine-tune modes."""
+    backbones: tuple[Literal["pretrained", "random"], ...] = ("pretrained", "random")
+    """The backbone's own weights, or random ones of the same shape."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of fine-tuning."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products."""
+    results: Path = ROOT / "benchmarks" / "results" / "accuracy.jsonl"
+    """One line for each run; new runs are added."""
+
+
+def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) -> dict:
+    """Run classifier.py once; what it found, as a line for the results file."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["classifier.py", "--model", str(settings.model), "--data", task, "--fine-tune-mode", mode,
+                   "--seed", str(seed), "--precision", settings.precision,
+                   *(["--random-backbone"] if backbone == "random" else [])]
+        started = time.monotonic()
+        folders = ["--out", f"{folder}/runs", "--predictions", f"{folder}/predictions"]
+        done = subprocess.run([sys.executable, *command, *folders], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-500:]}")
+        seconds = time.monotonic() - started
+        run = Path(folder, "runs", f"{task}-{mode}")
+        result = json.loads((run / "result.json").read_text())
+        recipe = json.loads((run / "run.json").read_text())["identity"]["recipe"]
+    return {"task": task, "mode": mode, "backbone": backbone, "seed": seed, "precision": settings.precision,
+            "accuracy": result["run"]["accuracy"], "macro_f1": result["run"]["macro_f1"],
+            "examples": result["run"]["examples"], "best_epoch": result["best_epoch"],
+            "majority": result["majority"]["accuracy"], "tfidf": result["tfidf"]["accuracy"],
+            "recipe": recipe, "seconds": round(seconds, 1),
+            "weights": sha256_file(settings.model / "model.safetensors")}
+
+
+def read_results(path: Path) -> list[dict]:
+    """The lines of the results file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(runs: list[dict]) -> str:
+    """Mean and standard deviation over seeds, as a Markdown table."""
+    def cell(task: str, mode: str, backbone: str) -> str:
+        found = [run["accuracy"] for run in runs
+                 if (run["task"], run["mode"], run["backbone"]) == (task, mode, backbone)]
+        if not found:
+            return ""
+        spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
+        return f"{statistics.mean(found):.3f}{spread} ({len(found)})"
+
+    lines = ["| dev accuracy | majority | TF-IDF | random backbone | gpt2-tiny | course, GPT-2 124M |",
+             "|---|---|---|---|---|---|"]
+    for task, mode in dict.fromkeys((run["task"], run["mode"]) for run in runs):
+        some = next(run for run in runs if run["task"] == task)
+        course = COURSE.get((task, mode))
+        lines.append(f"| {task}, {mode} | {some['majority']:.3f} | {some['tfidf']:.3f} | {cell(task, mode, 'random')} "
+                     f"| {cell(task, mode, 'pretrained')} | {'' if course is None else f'{course:.3f}'} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the runs that are missing, then print the table."""
+    parser = cli.Parser(description=__doc__)
+    cli.add_arguments(parser, Settings)
+    settings = cli.from_arguments(Settings, parser.parse_args())
+    weights = sha256_file(settings.model / "model.safetensors")
+    runs = [run for run in read_results(settings.results) if run["weights"] == weights]
+    done = {(run["task"], run["mode"], run["backbone"], run["seed"]) for run in runs}
+    settings.results.parent.mkdir(parents=True, exist_ok=True)
+    for seed in settings.seeds:
+        for backbone in settings.backbones:
+            for task in settings.tasks:
+                for mode in settings.modes:
+                    if (task, mode, backbone, seed) in done:
+                        continue
+                    run = one_run(settings, task, mode, backbone, seed)
+                    runs.append(run)
+                    with open(settings.results, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(run) + "\n")
+                    print(f"{task}, {mode}, {backbone}, seed {seed}: {run['accuracy']:.3f} "
+                          f"at epoch {run['best_epoch']} ({run['seconds']:.0f} s)", flush=True)
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -150,10 +150,10 @@ def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tu
         raise PretrainedError(f"the weights in {folder} hold {some(unexpected)}, unknown to the GPT-2 that "
                               f"{CONFIG} describes")
     shapes[OUTPUT_LAYER] = shapes["wte.weight"]
-    for path in set(files.values()):
+    for path in sorted(set(files.values())):
         with opened(path) as file:
-            _check_headers(path, file, {key: shapes[name] for name, (where, key) in tensors.items()
-                                        if where == path and name in shapes})
+            _check_headers(path, file, {tensors[name][1]: shape for name, shape in shapes.items()
+                                        if name in tensors and tensors[name][0] == path})
     return tensors
 
 

@@ -1,0 +1,228 @@
+"""Finding a checkpoint: bundled, in a folder, in the cache, or on a hub imitated on this machine."""
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from models import hub
+from models.pretrained import PretrainedError, resolve
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights" * 1000,
+         "tokenizer.json": b"{}", "vocab.json": b"{}", "merges.txt": b"", "README.md": b"read me",
+         "pytorch_model.bin": b"pickled", "onnx/config.json": b"{}", "onnx/model.safetensors": b"other"}
+SCRIPT = """
+import sys
+from models import hub
+hub.PATIENCE = float(sys.argv[3])
+try:
+    print(hub.resolve(sys.argv[1], sys.argv[2] or None))
+except hub.PretrainedError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+class ImitatedHub(http.server.BaseHTTPRequestHandler):
+    """The hub's three questions: about a repository, for the list of its files, and for a file."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        path = unquote(urlsplit(self.path).path)
+        if self.server.answer is not None:
+            self.reply(*self.server.answer)
+        elif match := re.fullmatch(r"/api/models/some/gpt/revision/(.*)|/api/models/some/gpt()", path):
+            if match[1] in ("", None, "main", "v1", COMMIT):
+                names = [{"rfilename": name} for name in self.server.files]
+                self.reply(200, json.dumps({"id": "some/gpt", "sha": COMMIT, "siblings": names}).encode())
+            else:
+                self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif path.startswith(f"/api/models/some/gpt/tree/{COMMIT}"):
+            self.reply(200, json.dumps([
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in self.server.files.items()]).encode())
+        elif (name := path.removeprefix(f"/some/gpt/resolve/{COMMIT}/")) in self.server.files:
+            content = self.server.files[name]
+            self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+        else:
+            self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def reply(self, status, content, headers=None):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def imitation():
+    """A hub with one repository, some/gpt; .files, .answer (for everything) and .asked may be changed and read."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ImitatedHub)
+    server.files, server.answer, server.asked = dict(FILES), None, []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def ask(root, tmp_path):
+    """ask(hub's address, model, revision) -> (folder or None, error, seconds), in a process of its own."""
+    def ask(endpoint, model="some/gpt", revision="", patience=5, **environment):
+        clean = {name: value for name, value in os.environ.items()
+                 if not name.lower().endswith("_proxy") and not name.startswith("HF_")}
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", SCRIPT, model, revision, str(patience)], cwd=root,
+                              capture_output=True, text=True, timeout=60, env={
+                                  **clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"),
+                                  "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment})
+        seconds = time.monotonic() - started
+        error = done.stderr[done.stderr.index("error: "):].strip() if done.returncode else ""
+        return done.stdout.strip() or None, error, seconds
+    return ask
+
+
+@contextmanager
+def silent_server():
+    """An address that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_download_then_cache(imitation, ask):
+    """Catches: files fetched that nobody reads (pickles among them), and a cache that asks the network again."""
+    folder, error, _ = ask(imitation.url)
+    assert error == ""
+    found = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    wanted = ("config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt")
+    assert found == {name: FILES[name] for name in wanted}
+    imitation.asked.clear()
+    assert ask(imitation.url)[0] == folder
+    assert imitation.asked == []
+    assert ask(closed_port())[0] == folder
+    assert ask(closed_port(), HF_HUB_OFFLINE="1")[0] == folder
+
+
+def test_revisions(imitation, ask):
+    """Catches: a revision that is ignored."""
+    folders = [ask(imitation.url, revision=revision)[0] for revision in ("v1", COMMIT)]
+    assert folders[0] == folders[1] and folders[0].endswith(COMMIT)
+    assert ask(imitation.url, revision="v2")[1] == "error: some/gpt on the Hugging Face hub has no revision 'v2'"
+
+
+@pytest.mark.parametrize("revision", ["", "f" * 40], ids=["main", "a commit"])
+def test_nothing_answers(ask, revision):
+    """Catches: minutes of trying again, and an error that leaves one without a way on."""
+    endpoint = closed_port()
+    _, error, seconds = ask(endpoint, "gpt2", revision)
+    assert seconds < 10
+    first, second = error.split("\n")
+    assert "gpt2 is no folder here" in first and endpoint in first and "home/hub" in first
+    assert "hf download gpt2 config.json model.safetensors tokenizer.json --local-dir gpt2" in second
+    assert "classifier.py --quick` needs neither" in second
+    assert revision in second
+
+
+def test_somebody_listens_and_says_nothing(ask):
+    """Catches: waiting for ever."""
+    with silent_server() as endpoint:
+        _, error, seconds = ask(endpoint, patience=1)
+    assert seconds < 10 and "cannot be had from" in error and "Timeout" in error
+
+
+@pytest.mark.parametrize("answer", [(500, b"oops"), (503, b""), (200, b"<html>Please log in</html>"), (200, b"[]"),
+                                    (403, b"{}"), (429, b"")], ids=str)
+def test_strange_answers(imitation, ask, answer):
+    """Catches: a traceback for a hub that is broken, overloaded, or somebody else's login page."""
+    imitation.answer = answer
+    _, error, seconds = ask(imitation.url)
+    assert seconds < 10 and "cannot be had from" in error and "--quick" in error
+
+
+def test_offline_on_purpose(ask):
+    """Catches: HF_HUB_OFFLINE ignored, or not named as the reason."""
+    assert "OfflineModeIsEnabled" in ask(closed_port(), HF_HUB_OFFLINE="1")[1]
+
+
+def test_unknown_repository(imitation, ask):
+    """Catches: a misspelt name that is reported as a network failure."""
+    error = ask(imitation.url, "some/gtp")[1]
+    assert error.startswith("error: no model 'some/gtp': it is neither a folder here nor a model on the Hugging")
+
+
+@pytest.mark.parametrize("model", ["a/b/c", "nul\\x00", "x" * 300, "-gpt2", "gpt2 "])
+def test_impossible_names(model):
+    """Catches: a traceback from the hub's own checks of names, or a question that cannot have an answer."""
+    with pytest.raises(PretrainedError, match="neither a folder here nor a possible name"):
+        resolve(model.encode().decode("unicode_escape"))
+
+
+def test_repositories_without_our_files(imitation, ask):
+    """Catches: a download of gigabytes that ends in a file that cannot be read."""
+    del imitation.files["model.safetensors"]
+    assert "some/gpt on the Hugging Face hub has no model.safetensors" in ask(imitation.url)[1]
+    assert not any("resolve" in path for path in imitation.asked)
+    imitation.files["model.safetensors"] = b"weights"
+    del imitation.files["config.json"]
+    assert "is no checkpoint: it has no config.json" in ask(imitation.url)[1]
+
+
+def test_an_interrupted_download_is_not_taken_for_a_checkpoint(imitation, ask):
+    """Catches: half a snapshot in the cache that is used as it is."""
+    folder = ask(imitation.url)[0]
+    os.unlink(os.path.join(folder, "model.safetensors"))
+    assert "cannot be had from" in ask(closed_port())[1]
+    assert ask(imitation.url)[0] == folder
+    assert os.path.isfile(os.path.join(folder, "model.safetensors"))
+
+
+def test_folders(tmp_path):
+    """Catches: a wrong path taken for a name on the hub, and folders that are no checkpoints."""
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PretrainedError, match=r"holds no checkpoint: model\.safetensors"):
+        resolve(tmp_path)
+    (tmp_path / "model.safetensors").write_text("")
+    assert resolve(tmp_path) == resolve(str(tmp_path)) == tmp_path
+    with pytest.raises(PretrainedError, match="has no revision 'main'"):
+        resolve(tmp_path, "main")
+    for missing in (tmp_path / "x", "./x", "../x", "~/no-such-folder", tmp_path / "config.json"):
+        with pytest.raises(PretrainedError, match="no model folder"):
+            resolve(missing)
+
+
+def test_the_bundled_model_is_found_from_anywhere(tmp_path, monkeypatch):
+    """Catches: a path that depends on the current folder, or a name that is looked up on the hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(hub.BUNDLED, "gpt2-tiny", tmp_path / "tiny")
+    with pytest.raises(PretrainedError, match="no model folder"):
+        resolve("gpt2-tiny")
+    (tmp_path / "tiny").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "tiny" / name).write_text("")
+    assert resolve("gpt2-tiny") == tmp_path / "tiny"
+    monkeypatch.undo()
+    assert hub.BUNDLED["gpt2-tiny"].is_absolute()

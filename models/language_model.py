@@ -1,0 +1,76 @@
+"""GPT-2 as a language model: predicting the next token, and continuing a text."""
+
+import torch
+from torch import Tensor, nn
+
+from models.gpt2 import GPT2Model
+from modules.linear_cross_entropy import linear_cross_entropy
+
+BAG_EVERY, BAG_SAMPLES = 16, 32
+"""The second objective asks every 16th token for 32 words around it."""
+COMMON = 3e-4
+"""A word's share of the text above which it counts less in the second objective: "the" says little about a text."""
+
+
+class LanguageModel(nn.Module):
+    """A GPT2Model that is asked for the next token, and while training also for words of the document.
+
+    word_counts: [V] int, how often each token occurs in the text; end: the token between documents.
+    """
+
+    def __init__(self, gpt: GPT2Model, word_counts: Tensor, end: int):
+        super().__init__()
+        self.gpt, self.end = gpt, end
+        self.bag = nn.Linear(gpt.config.hidden_size, gpt.config.hidden_size)
+        weight = (COMMON * word_counts.sum() / word_counts.clamp_min(1)).sqrt().clamp_max(1.0)
+        weight[end] = 0.0
+        self.register_buffer("word_weight", weight, persistent=False)
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T], without padding -> [B, T, C], in the precision of the matrix products."""
+        hidden = self.gpt.final_layer_norm(self.gpt.encode(self.gpt.embed(input_ids)))
+        kind = hidden.device.type
+        return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+
+    def next_token(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden [B, T, C], targets [B, T] -> mean cross-entropy of predicting targets, in nats a token."""
+        return linear_cross_entropy(hidden.flatten(0, 1), self.gpt.word_embedding.weight, targets.flatten())
+
+
+    def bag_of_words(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
+        """Cross-entropy of predicting, at every BAG_EVERY-th token, words drawn from around it in the same document.
+
+        hidden [B, T, C], input_ids [B, T] -> scalar, in nats a word, rare words counting most. A word is drawn from up
+        to T / 2 tokens before or after; one from another document does not count. Draws from the default generator.
+        """
+        B, T = input_ids.shape
+        document = (input_ids == self.end).cumsum(dim=1)  # [B, T]: number of the document within the block
+        at = torch.arange(int(torch.randint(BAG_EVERY, ())), T, BAG_EVERY, device=input_ids.device)  # [P]
+        shift = torch.randint(-(T // 2), T // 2 + 1, (B, len(at), BAG_SAMPLES), device=input_ids.device)
+        where = at[:, None] + shift  # [B, P, BAG_SAMPLES]
+        near = where.clamp(0, T - 1)
+        words = input_ids.gather(1, near.flatten(1)).view_as(near)
+        same = document.gather(1, near.flatten(1)).view_as(near) == document[:, at, None]
+        weight = self.word_weight[words] * (same & (where == near))
+        query = self.bag(hidden[:, at])
+        logits = query @ self.gpt.word_embedding.weight.to(query.dtype).T  # [B, P, V]
+        log_p = logits.float().log_softmax(dim=-1).gather(2, words)
+        return -(weight * log_p).sum() / weight.sum().clamp_min(1.0)
+
+
+@torch.no_grad()
+def generate(model: LanguageModel, prompt: list[int], length: int, seed: int, top_p: float = 0.9) -> list[int]:
+    """Continue a prompt by `length` tokens, each drawn from the smallest set that holds top_p of the probability.
+
+    model is in eval mode. Draws from a generator of its own, so that sampling never changes training.
+    """
+    random = torch.Generator().manual_seed(seed)
+    device = model.gpt.word_embedding.weight.device
+    ids = list(prompt)
+    for _ in range(length):
+        context = torch.tensor([ids[-model.gpt.config.max_position_embeddings:]], device=device)
+        logits = model.gpt.hidden_state_to_token(model.hidden(context)[0, -1].float()).cpu()
+        p, token = logits.softmax(dim=0).sort(descending=True)
+        p[p.cumsum(dim=0) - p > top_p] = 0.0  # the token that crosses the line stays
+        ids.append(int(token[torch.multinomial(p, 1, generator=random)]))
+    return ids

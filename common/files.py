@@ -29,6 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     try:
         try:
             yield temporary
+            os.chmod(temporary, _usual_mode())  # some libraries write files that only their owner can read
             _flush(temporary)
             os.replace(temporary, path)
         except BaseException:
@@ -56,6 +57,13 @@ def sha256_file(path: str | os.PathLike) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def _usual_mode() -> int:
+    """The permissions that a new file gets from the user's umask, which can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _flush(path: Path) -> None:

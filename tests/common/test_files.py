@@ -73,3 +73,13 @@ def test_sha256(tmp_path):
     assert sha256_file(path) == "bbd05cf6097ac9b1f89ea29d2542c1b7b67ee46848393895f5a9e43fa1f621e5"
     with pytest.raises(UserError, match=r"cannot read .*nothing"):
         sha256_file(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_replaced_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    """Catches a model or checkpoint that nobody but its owner can read, because a library wrote it with mode 600."""
+    (tmp_path / "usual").touch()
+    with replacing(tmp_path / "private") as temporary:
+        temporary.write_bytes(b"weights")
+        temporary.chmod(0o600)
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -76,7 +76,7 @@ def test_sha256(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
-def test_a_replaced_file_has_the_usual_permissions(tmp_path: Path) -> None:
+def test_a_replaced_file_has_the_usual_permissions(tmp_path):
     """Catches a model or checkpoint that nobody but its owner can read, because a library wrote it with mode 600."""
     (tmp_path / "usual").touch()
     with replacing(tmp_path / "private") as temporary:

@@ -110,7 +110,7 @@ def read_document(path: Path, name: str) -> dict[str, Any]:
         if type(layout) is int and layout != LAYOUT:
             raise CheckpointError(f"{path} is in checkpoint layout {quoted(layout)}; "
                                   f"this program reads layout {LAYOUT} only")
-        if layout is None or document.pop("sha256", None) != seal(document):
+        if type(layout) is not int or document.pop("sha256", None) != seal(document):
             raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: no JSON ({str(error)[:100]})") from error

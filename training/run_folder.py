@@ -59,13 +59,13 @@ class RunFolder:
                             "Choose another with --out, or make it writable") from error
         try:
             take_lock(self._lock, self.path)
+            self._tidy()
+        except OSError as error:
+            self._lock.close()
+            raise UserError(f"cannot tidy {self.path}: {error.strerror or error}") from error
         except BaseException:
             self._lock.close()
             raise
-        for path in self.path.iterdir():
-            if LEFT_BEHIND.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        self._undo_moving()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,7 +136,7 @@ class RunFolder:
 
     def _set_aside(self) -> None:
         """Move the run that is here to previous/; one that never got to a checkpoint is removed instead."""
-        moving, previous, discarded = (self.path / name for name in (".moving", "previous", ".discarded"))
+        moving, previous, discarded = self._aside()
         try:
             if not any(checkpoint.exists(self.path, name) for name in checkpoint.NAMES):
                 for path in self._own_files():
@@ -145,7 +145,6 @@ class RunFolder:
             moving.mkdir()
             for path in self._own_files():
                 path.rename(moving / path.name)
-            remove(discarded)
             if os.path.lexists(previous):
                 previous.rename(discarded)
             moving.rename(previous)
@@ -155,13 +154,23 @@ class RunFolder:
                             "Move it yourself, or choose another folder with --out") from error
         print(f"the earlier run in {self.path} is kept in {previous}", file=sys.stderr)
 
-    def _undo_moving(self) -> None:
-        """Put a run back that was only half set aside when its process died."""
-        moving = self.path / ".moving"
+    def _tidy(self) -> None:
+        """Undo what a process left half done when it died: temporary files, and a run that was being set aside."""
+        for path in self.path.iterdir():
+            if LEFT_BEHIND.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        moving, previous, discarded = self._aside()
         if moving.is_dir():
             for path in moving.iterdir():
                 path.rename(self.path / path.name)
             moving.rmdir()
+        if os.path.lexists(discarded) and not os.path.lexists(previous):
+            discarded.rename(previous)
+        remove(discarded)
+
+    def _aside(self) -> tuple[Path, Path, Path]:
+        """On its way to previous/, a run is in the first, and the one before it in the last of these folders."""
+        return self.path / ".moving", self.path / "previous", self.path / ".discarded"
 
 
 def remove(folder: Path) -> None:

@@ -16,15 +16,16 @@ def main() -> int:
     parser.add_argument("--model", help="also compare with Hugging Face on this model: a name or a folder")
     model_name = parser.parse_args().model
 
+    from models.hub import resolve
+    real = resolve(model_name) if model_name else None  # before PyTorch: a wrong name should be said at once
+
     from classifier import GPT2SentimentClassifier
     from models.gpt2 import GPT2Model
-    from models.pretrained import resolve
     from modules.attention import CausalSelfAttention
     from modules.gpt2_layer import GPT2Layer
     from sanity import attention, head, layer, model
     from sanity.checks import run
 
-    real = resolve(model_name) if model_name else None  # before the checks: a wrong name should be said at once
     results = run("attention (modules/attention.py)", attention.CHECKS, CausalSelfAttention)
     results += run("layer (modules/gpt2_layer.py)", layer.CHECKS, GPT2Layer)
     results += run("model (models/gpt2.py)", model.PARTS, GPT2Model)

@@ -162,6 +162,7 @@ def large_scores(attention: type[nn.Module]) -> Result:
 def any_device_and_type(attention: type[nn.Module]) -> Result:
     """float64 stays float64; no device is fixed"""
     module, (x, mask) = build(attention), texts()
+    module(x, mask)
     meta = torch.device("meta")  # computes shapes only; like a GPU, it refuses tensors of the CPU
     try:
         copy.deepcopy(module).to(meta)(x.to(meta), mask.to(meta))

@@ -92,5 +92,5 @@ def run(component: str, checks: Iterable[Callable[..., Result]], *arguments: obj
 def _place(error: BaseException) -> str:
     """file:line of the innermost line of the repository that an error went through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if ROOT in Path(frame.filename).parents and ".venv" not in frame.filename]
+              if ROOT in Path(frame.filename).parents and ROOT / ".venv" not in Path(frame.filename).parents]
     return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}"

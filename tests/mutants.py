@@ -15,7 +15,7 @@ def mutate(file: str, *edits: tuple[str, str]) -> types.ModuleType:
         source = source.replace(old, new)
     module = types.ModuleType(f"mutant_of_{Path(file).stem}")
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(source, file, "exec"), module.__dict__)
+    exec(compile(source, str(ROOT / file), "exec"), module.__dict__)
     return module
 
 

@@ -398,6 +398,12 @@ def test_an_interrupted_write_leaves_the_old_weights(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG, W}
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path):
+    """Catches: weights that only their owner can read, as safetensors writes them."""
+    pretrained.save_pretrained(small_model(), tmp_path)
+    assert (tmp_path / W).stat().st_mode == (tmp_path / CONFIG).stat().st_mode
+
+
 def test_fingerprint(copy):
     """Catches: a fingerprint that sees names or dates instead of bytes, or overlooks a file of several."""
     weights = copy / W

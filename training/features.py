@@ -49,23 +49,24 @@ class FeatureCache:
         if found is not None:
             return found
         features = compute()
-        with contextlib.suppress(UserError, OSError):
+        with contextlib.suppress(UserError, OSError, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
-                save_file({"features": features, "sha256": checksum(features)}, temporary)
+                save_file({"features": features, "sha256": checksum(path, features)}, temporary)
             self.shrink(keep=path)
         return features
 
     def read(self, path: Path) -> Tensor | None:
-        """The features in a file, or None where there is none or it is damaged."""
+        """The features in a file, or None where there is none, or it is damaged or another key's."""
         try:
             content = load(path.read_bytes())
-            os.utime(path)  # used now: shrink() removes what was used longest ago
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, KeyError):  # KeyError: a type that PyTorch lacks
             return None
         features = content.get("features")
-        if features is None or not torch.equal(content.get("sha256", torch.empty(0)), checksum(features)):
+        if features is None or not torch.equal(content.get("sha256", torch.empty(0)), checksum(path, features)):
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used now: shrink() removes what was used longest ago
         return features
 
     def shrink(self, keep: Path) -> None:
@@ -80,9 +81,9 @@ class FeatureCache:
                 path.unlink()
 
 
-def checksum(features: Tensor) -> Tensor:
-    """The features' SHA-256 as a uint8 tensor [32], so that it travels in the same file."""
-    return torch.frombuffer(bytearray.fromhex(hash_tensors({"features": features})), dtype=torch.uint8)
+def checksum(path: Path, features: Tensor) -> Tensor:
+    """SHA-256 of the file's name and the features as a uint8 tensor [32], so that it travels in the same file."""
+    return torch.frombuffer(bytearray.fromhex(hash_tensors({path.name: features})), dtype=torch.uint8)
 
 
 class LastToken(nn.Module):

@@ -140,6 +140,7 @@ def time_rows(name: str, rounds: int = 20) -> Iterator[dict[str, Any]]:
             "ms": medians[contender],
             "ms_low": low,
             "ms_high": high,
+            "ms_best": min(values),
             "x_fused": medians[contender] / medians["torch fused"],
             "x_course": medians[contender] / medians["course"],
         }

@@ -46,12 +46,12 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._lock: BinaryIO | None = None
-        self._made = False
+        self._made: list[Path] = []
         self._log_bytes, self._log_hash = 0, hashlib.sha256()
 
     def __enter__(self) -> "RunFolder":
         try:
-            self._made = not self.path.exists()
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+b")
         except OSError as error:
@@ -69,10 +69,11 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._made and os.listdir(self.path) == [".lock"]:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._made and os.listdir(self.path) == [".lock"]:
                 (self.path / ".lock").unlink()
-                self.path.rmdir()
+                for folder in self._made:  # from the inside out
+                    folder.rmdir()
         self._lock.close()
 
     def begin(self, description: dict[str, Any], resume: bool = False) -> bool:

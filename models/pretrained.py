@@ -231,10 +231,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, dtype: torch
         tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()
     _make_folder(folder)
     with replacing(folder / WEIGHTS) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.chmod(mode)  # save_file makes files that nobody but their owner may read
     _write_json(folder / CONFIG, {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

@@ -24,7 +24,8 @@ def parse_settings() -> Settings:
 
 if __name__ == "__main__":
     # Before PyTorch is imported, so that --help, a wrong flag and a missing file answer at once.
-    SETTINGS = cli.attempt(parse_settings)
+    with cli.one_voice():
+        SETTINGS = cli.attempt(parse_settings)
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,9 @@ from models.gpt2 import GPT2Model
 from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.baselines import majority_class, tfidf_logistic_regression
+from training.bystander import Bystander
 from training.device import Machine
+from training.distributed import joined
 from training.evaluate import Score, score
 from training.features import hash_tensors
 from training.loop import Feed, TrainState, classification, fit
@@ -50,6 +53,7 @@ from training.run_folder import RunFolder
 from training.schedule import make_scheduler
 from training.seeding import deterministic, seed_everything
 from training.session import Session
+from training.sharding import shard
 from training.splits import Split, read_splits, with_features
 from training.stopping import StopSignals
 
@@ -135,7 +139,8 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
               f"training loss {state.loss:.3f}, training accuracy {state.accuracy:.3f}, "
               f"dev accuracy {dev.accuracy:.3f}, dev macro-F1 {dev.macro_f1:.3f}", flush=True)
 
-    fit(model, session.optimizer, Feed(order, data.dataset.collate, data.names), classification, state,
+    feed = Feed(order, data.dataset.collate, data.names)
+    fit(machine.group.wrap(model), session.optimizer, feed, classification, state,
         epochs=recipe.epochs, scheduler=session.scheduler, accumulate=settings.accumulate,
         max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_epoch,
         describe="epoch", **machine.keywords)
@@ -152,7 +157,8 @@ def write_split(settings: Settings, task: Task, name: str, split: Split, model: 
     """Predict a split and write the labels to its prediction file; returns them."""
     labels = split.predict(model, machine, f"predicting {name}").argmax(dim=1).tolist()
     path = prediction_file(settings.predictions, settings.fine_tune_mode, task.name, name)
-    write_predictions(path, [example.id for example in split.examples], labels)
+    if machine.group.is_main:
+        write_predictions(path, [example.id for example in split.examples], labels)
     print(f"{len(labels)} predictions in {path}")
     return labels
 
@@ -161,7 +167,7 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
     """Train on one task, predict with the best epoch's weights, and say how good they are."""
     recipe = settings.recipe(task)
     print(f"\n{task.name}, {settings.fine_tune_mode}: {recipe.epochs} epochs, batches of {recipe.batch_size}, "
-          f"learning rate {recipe.lr:g} ({recipe.schedule}), on {machine.device} in {machine.precision}", flush=True)
+          f"learning rate {recipe.lr:g} ({recipe.schedule}), on {machine}", flush=True)
     seed_everything(settings.seed)
     tokenizer = Tokenizer.load(folder)
     backbone = load_backbone(settings, recipe, folder)
@@ -170,15 +176,21 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
                         f"its model only {backbone.config.vocab_size}")
     splits = read_splits(task, tokenizer, min(task.max_length, backbone.config.max_position_embeddings))
     config = HeadConfig(task.num_labels, backbone.config.hidden_size, recipe.dropout, settings.fine_tune_mode)
-    model = GPT2SentimentClassifier(config, backbone).to(machine.device)
+    model = GPT2SentimentClassifier(config, backbone)
     identity = {"task": task.name, "mode": settings.fine_tune_mode, "recipe": asdict(recipe), "seed": settings.seed,
                 "accumulate": settings.accumulate, "weight decay": settings.weight_decay,
                 "max_grad_norm": settings.max_grad_norm, "precision": machine.precision,
                 "backbone": hash_tensors(backbone.state_dict()), "tokenizer": tokenizer.fingerprint,
                 "texts": {name: split.dataset.fingerprint for name, split in splits.items()}}
-    with RunFolder(settings.out / f"{task.name}-{settings.fine_tune_mode}") as run:
+    machine.group.require_same(identity)
+    machine.group.separate_streams()
+    if settings.shard:
+        shard(backbone if model.frozen else model, machine.device)
+    model.to(machine.device)
+    kind = RunFolder if machine.group.is_main else Bystander
+    with kind(settings.out / f"{task.name}-{settings.fine_tune_mode}") as run:
         description = {"settings": asdict(settings), "task": asdict(task), "identity": identity}
-        going_on = run.begin(description, settings.resume)
+        going_on = machine.group.from_main(lambda: run.begin(description, settings.resume))
         trained = model
         if model.frozen:
             splits, trained = with_features(splits, backbone, machine, settings.out / "features"), model.head
@@ -187,7 +199,7 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
         steps = recipe.epochs * math.ceil(len(splits["train"].examples) / recipe.batch_size)
         session = Session(run, trained, optimizer, make_scheduler(optimizer, recipe.schedule, recipe.warmup, steps),
                           TrainState(), identity=identity, stop=stop, save_minutes=settings.save_minutes,
-                          save_steps=settings.save_steps)
+                          save_steps=settings.save_steps, group=machine.group)
         if going_on:
             session.resume()
         train(settings, recipe, trained, splits, session, machine)
@@ -219,12 +231,14 @@ def main() -> None:
     """Every task asked for, one after another, then the closing table."""
     settings = SETTINGS
     keep_freed_memory()
-    machine = Machine.choose("cuda" if settings.use_gpu else settings.device, settings.precision)
-    deterministic(settings.deterministic)
-    folder = pretrained.resolve(settings.backbone, settings.revision)
-    with StopSignals() as stop:
+    with joined() as group, StopSignals(speak=group.is_main) as stop:
+        if settings.shard and group.size == 1:
+            raise UserError("--shard divides a model among processes: start them with torchrun --nproc_per_node N")
+        machine = Machine.choose("cuda" if settings.use_gpu else settings.device, settings.precision, group)
+        deterministic(settings.deterministic)
+        folder = pretrained.resolve(settings.backbone, settings.revision)
         results = [run_task(settings, task, folder, machine, stop) for task in settings.tasks()]
-    print("\n" + closing_table(results, settings.fine_tune_mode))
+        print("\n" + closing_table(results, settings.fine_tune_mode))
 
 
 if __name__ == "__main__":

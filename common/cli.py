@@ -22,6 +22,7 @@ Standard library only, and nothing heavy: `--help` answers at once.
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -30,7 +31,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from common.errors import Stopped, UserError
@@ -101,6 +102,19 @@ def field_help(settings: type) -> dict[str, str]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and end the process with its exit status, as `attempt` does when it fails."""
     sys.exit(attempt(main) or 0)
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Of the processes that torchrun starts alike on a machine, silence all but the first; their exit status stays.
+
+    For what all of them must find out alike, such as a wrong flag.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
 
 
 def attempt(function: Callable[[], T]) -> T:

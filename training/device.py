@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import UserError
+from training.distributed import ALONE, Group
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,12 +35,18 @@ class Machine:
     device: torch.device
     precision: str
     "float32 or bfloat16, of the matrix products."
+    group: Group = ALONE
+    "The processes that compute together."
 
     @classmethod
-    def choose(cls, device: str, precision: str) -> "Machine":
+    def choose(cls, device: str, precision: str, group: Group = ALONE) -> "Machine":
         """From the flags --device and --precision."""
-        chosen = choose_device(device)
-        return cls(chosen, choose_precision(precision, chosen))
+        chosen = group.own_device(choose_device(device))
+        return cls(chosen, choose_precision(precision, chosen), group)
+
+    def __str__(self) -> str:
+        together = f", {self.group.size} processes" if self.group.size > 1 else ""
+        return f"{self.device} in {self.precision}{together}"
 
     def autocast(self) -> AbstractContextManager:
         """What to run a forward pass under."""
@@ -48,6 +55,6 @@ class Machine:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     @property
-    def keywords(self) -> dict[str, torch.device | Callable]:
-        """device and autocast, as fit() and predict() take them."""
-        return {"device": self.device, "autocast": self.autocast}
+    def keywords(self) -> dict[str, torch.device | Callable | Group]:
+        """device, autocast and group, as fit() and predict() take them."""
+        return {"device": self.device, "autocast": self.autocast, "group": self.group}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from common.progress import progress
+from training.distributed import ALONE, Group
+from training.sharding import is_sharded
 
 
 def leaves_model_as_found(function):
@@ -19,7 +21,8 @@ def leaves_model_as_found(function):
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            with torch.inference_mode():
+            # Inference mode would spoil the buffers in which a sharded model is gathered for the next training step.
+            with torch.no_grad() if is_sharded(model) else torch.inference_mode():
                 return function(model, *args, **kwargs)
         finally:
             for module, training in modes:
@@ -36,20 +39,25 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager] = nullcontext,
+    group: Group = ALONE,
     describe: str = "predicting",
 ) -> Tensor:
     """What the model returns for every row, in the order of the file: float32 [N, ...] on the CPU.
 
-    batches: row numbers, each of 0..N-1 exactly once, in any order (longest first saves padding).
+    batches: row numbers, each of 0..N-1 exactly once, in any order (longest first saves padding). The processes of a
+    group share each batch out among them, and all get all outputs.
     """
     outputs = None
     for rows in progress(batches, describe, "batch"):
-        batch = collate(rows).to(device)
+        mine, count = group.share(rows)
+        batch = collate(mine).to(device)
         with autocast():
             output = model(*batch.inputs).float().cpu()
         if outputs is None:
-            outputs = output.new_empty(sum(map(len, batches)), *output.shape[1:])
-        outputs[batch.index.cpu()] = output
+            outputs = output.new_zeros(sum(map(len, batches)), *output.shape[1:])
+        if count:
+            outputs[batch.index.cpu()] = output
+    (outputs,) = group.sum(outputs)  # every row is one process's, and zero in all others
     return outputs
 
 

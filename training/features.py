@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import replacing
+from training.distributed import ALONE, Group
+from training.sharding import whole
 
 CACHE_BYTES = 2 * 1024**3
 """The cache folder is kept below this; the files used longest ago go first."""
@@ -28,27 +30,29 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 class FeatureCache:
     """Feature tensors on disk, under names made of everything that they depend on."""
 
-    def __init__(self, folder: Path, limit: int = CACHE_BYTES):
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, limit: int = CACHE_BYTES, group: Group = ALONE):
+        self.folder, self.limit, self.group = folder, limit, group
 
     def get(self, key: Sequence[str], compute: Callable[[], Tensor]) -> Tensor:
         """The features [N, C] for this key, read back or else computed and stored.
 
         key: strings that together decide the features. A file that fails its checksum is computed anew. A cache that
-        cannot be written costs only the reuse.
+        cannot be written costs only the reuse. Of a group, the first process reads and writes for all; all compute.
         """
         path = self.folder / (hashlib.sha256("\n".join(key).encode()).hexdigest()[:32] + ".safetensors")
-        found = self.read(path)
+        found = self.group.from_main(lambda: self.read(path))
         if found is not None:
             return found
         features = compute()
+        if not self.group.is_main:
+            return features
         with contextlib.suppress(UserError, OSError, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:

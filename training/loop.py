@@ -6,7 +6,7 @@ interruption is TrainState.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.progress import progress
+from training.distributed import ALONE, Group
+from training.sharding import whole
 
 
 class Outcome(NamedTuple):
@@ -95,8 +97,7 @@ def fit(
     max_grad_norm: float | None = None,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-    share: Callable[[Sequence[int]], Sequence[int]] = lambda rows: rows,
-    world_size: int = 1,
+    group: Group = ALONE,
     after_step: Callable[[], None] = lambda: None,
     after_epoch: Callable[[], None] = lambda: None,
     describe: str = "training",
@@ -106,15 +107,15 @@ def fit(
 
     One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, whatever
     their number: a short last batch counts by its own length. With `accumulate` k the batch is run in k parts,
-    one after another: the same gradient up to rounding, in less memory. `share` picks this process's rows of a
-    batch when `world_size` processes train together and average their gradients.
+    one after another: the same gradient up to rounding, in less memory. The processes of a `group` share each
+    part out among them, and average their gradients if the model is wrapped by the group.
 
     `after_step` runs after each optimizer step; `after_epoch` when an epoch's last step is done and
     state.epoch has been counted up, while the running sums still speak of that epoch. Training may be saved
     in both and resumed from there. Raises Diverged before a loss or gradient that is not finite could reach
     the weights.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
     while state.epoch < epochs:
         if state.batch == 0:
@@ -125,15 +126,19 @@ def fit(
         model.train()
         for rows in order[state.batch:]:
             loss, correct = 0.0, 0
-            for part in parts(share(rows), accumulate):
-                batch = feed.collate(part).to(device)
-                with autocast():
-                    outcome = objective(model, batch)
-                weight = len(part) / len(rows)
-                (outcome.loss * (weight * world_size)).backward()
+            todo = parts(rows, min(accumulate, math.ceil(len(rows) / group.size)))
+            for number, part in enumerate(todo, start=1):
+                mine, count = group.share(part)
+                batch = feed.collate(mine).to(device)
+                with nullcontext() if number == len(todo) else group.no_sync(model):
+                    with autocast():
+                        outcome = objective(model, batch)
+                    weight = count / len(rows)
+                    (outcome.loss * (weight * group.size)).backward()
                 loss += outcome.loss.detach() * weight
-                correct += outcome.correct
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+                correct += outcome.correct if count else torch.zeros_like(outcome.correct)
+            loss, correct = group.sum(loss, correct)
+            norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
             if not math.isfinite(loss) or not math.isfinite(norm):
                 names = feed.name_rows(rows)
                 raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
@@ -156,11 +161,10 @@ def fit(
         after_epoch()
 
 
-def parts(rows: Sequence[int], count: int) -> Iterator[Sequence[int]]:
+def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
     """Cut rows into at most `count` consecutive parts of nearly equal size, none empty."""
     size = math.ceil(len(rows) / count)
-    for start in range(0, len(rows), max(size, 1)):
-        yield rows[start:start + size]
+    return [rows[start:start + size] for start in range(0, len(rows), size)]
 
 
 def explain_divergence(step: int, loss: float, norm: float, names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from training.likeness import require_like
+from training.sharding import divided_like
 from training.tensor_file import CheckpointError
 
 
@@ -35,6 +36,7 @@ def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numb
         known = index in map(str, range(len(params)))
         if not known or not (fits(value, params[int(index)]) if isinstance(value, Tensor) else is_number(value)):
             raise CheckpointError(f"the checkpoint does not fit this run: no place for the optimizer's {name[:80]!r}")
+        value = divided_like(value, params[int(index)]) if isinstance(value, Tensor) else value
         state.setdefault(int(index), {})[key] = value
     # JSON knows no tuples.
     groups = [{key: tuple(found[key]) if isinstance(value, tuple) else value if key == "params" else found[key]

@@ -73,6 +73,8 @@ class Settings:
     """Run each batch in N parts, one after another: the same step in less memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    shard: bool = False
+    """With torchrun: divide the weights among the processes (FSDP), for a backbone too large for one device."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     use_gpu: bool = False

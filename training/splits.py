@@ -37,7 +37,7 @@ class Split:
 
     def predict(self, model: nn.Module, machine: Machine, describe: str, batch_size: int = 32) -> Tensor:
         """What model(*inputs) gives for every example, in file order: float32 [N, ...] on the CPU."""
-        order = eval_order(self.dataset.lengths, batch_size)
+        order = eval_order(self.dataset.lengths, batch_size * machine.group.size)
         return predict(model, order, self.dataset.collate, describe=describe, **machine.keywords)
 
 
@@ -61,7 +61,7 @@ def with_features(splits: dict[str, Split], backbone: nn.Module, machine: Machin
 
     folder: where features are kept for later runs on the same weights, texts, precision and device.
     """
-    cache, weights = FeatureCache(folder), hash_tensors(backbone.state_dict())
+    cache, weights = FeatureCache(folder, group=machine.group), hash_tensors(backbone.state_dict())
     featured = {}
     for name, split in splits.items():
         key = (weights, split.dataset.fingerprint, machine.precision, machine.device.type)

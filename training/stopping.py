@@ -17,8 +17,9 @@ class StopSignals:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, speak: bool = True) -> None:
         self.requested: int | None = None
+        self.speak = speak  # of several processes, one says that it is stopping
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -35,8 +36,8 @@ class StopSignals:
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self.requested = number
         self._restore()
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
+        if self.speak:  # not by print: the signal may have come in the middle of one
+            os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -11,6 +11,7 @@ from torch import nn
 
 from data.batching import FeatureDataset, TextDataset, epoch_order, eval_order
 from optimizer import AdamW
+from training.distributed import Group
 from training.evaluate import predict
 from training.loop import Diverged, Feed, Outcome, TrainState, classification, fit, parts
 
@@ -121,8 +122,7 @@ def test_processes_that_share_a_batch_average_to_the_same_gradient():
     gradients = []
     for rank in range(world):
         optimizer = Recorder((model := bag(dtype=torch.float64)).parameters(), lr=0.0)
-        fit(model, optimizer, feed(data, 11), exactly, TrainState(), epochs=1, world_size=world,
-            share=lambda rows, rank=rank: rows[rank::world])
+        fit(model, optimizer, feed(data, 11), exactly, TrainState(), epochs=1, group=Group(rank, world))
         gradients.append(optimizer.seen[0])
     rows = epoch_order(data.lengths, 11, 3, 0)[0]
     for *ours, exact in zip(*gradients, exact_gradient(bag(), data, rows), strict=True):

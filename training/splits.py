@@ -64,7 +64,7 @@ def with_features(splits: dict[str, Split], backbone: nn.Module, machine: Machin
     cache, weights = FeatureCache(folder, group=machine.group), hash_tensors(backbone.state_dict())
     featured = {}
     for name, split in splits.items():
-        key = (weights, split.dataset.fingerprint, machine.precision, machine.device.type)
+        key = (weights, str(backbone.config), split.dataset.fingerprint, machine.precision, machine.device.type)
         features = cache.get(key, lambda name=name, split=split:
                              split.predict(LastToken(backbone), machine, f"{name}: features"))
         featured[name] = Split(split.examples, FeatureDataset(features, None if name == "test" else split.labels))

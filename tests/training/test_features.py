@@ -203,7 +203,7 @@ def test_files_can_be_looked_at(cache):
 
 @pytest.mark.parametrize("change", [
     {"a": torch.tensor([1.0, 2.0, 3.5])}, {"b": torch.tensor([1.0, 2.0, 3.0])}, {"a": torch.tensor([[1.0, 2.0, 3.0]])},
-    {"a": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}, {"a": torch.tensor([1.0, 3.0, 2.0])},
+    {"a": torch.tensor([1.0, 2.0, 3.0]).view(torch.int32)}, {"a": torch.tensor([1.0, 3.0, 2.0])},
     {"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([])}, {}])
 def test_a_hash_sees_names_shapes_types_and_bits(change):
     """Catches weights that differ and are taken for the same."""

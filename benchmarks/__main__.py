@@ -1,0 +1,82 @@
+"""Time this project beside its peers and print how it compares.
+
+    ./setup.sh -m benchmarks                 every row, in a few minutes on 2 cores and 8 GB
+    ./setup.sh -m benchmarks --full          more rounds and texts, about a quarter of an hour
+    ./setup.sh -m benchmarks --rows adamw    some rows only: adamw training frozen evaluation memory quick growth gpu
+
+Contenders take turns, so that whatever else the machine does hits all alike. Writes results.jsonl, tables.md and
+growth.png into the output folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common import cli
+from common.errors import UserError
+from common.files import write_atomic
+
+ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "growth", "gpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    rows: tuple[str, ...] = ROW_NAMES
+    """Which rows: adamw training frozen evaluation memory quick growth gpu."""
+    full: bool = False
+    """More rounds, more texts."""
+    data: Path | None = None
+    """Folder with the course's files. Default: those in data/, else the bundled samples, whose texts are shorter."""
+    shape: Literal["gpt2", "gpt2-tiny", "toy"] = "gpt2"
+    """Model that the peers train; the targets are for gpt2."""
+    threads: int | None = None
+    """Threads of each contender. Default: PyTorch's choice, one for each core."""
+    out: Path = Path("runs/benchmarks")
+    """Folder for the results."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if row not in ROW_NAMES:
+                raise UserError(f"--rows: there is no row {row!r}; there are {', '.join(ROW_NAMES)}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"--threads must be at least 1, not {self.threads}")
+        if self.data is not None and not self.data.is_dir():
+            raise UserError(f"--data: there is no folder {self.data}")
+
+
+def main() -> None:
+    parser = cli.Parser(description=__doc__)
+    cli.add_arguments(parser, Settings)
+    settings = cli.from_arguments(Settings, parser.parse_args())
+
+    import torch
+
+    from benchmarks.arena import machine_facts
+    from benchmarks.growth import curves, plot
+    from benchmarks.results import Result, json_lines, markdown_tables, text_tables
+    from benchmarks.rows import ROWS, Plan
+
+    threads = settings.threads or torch.get_num_threads()
+    effort = {"rounds": 5, "batches": 6, "texts": 256} if settings.full else {"rounds": 2, "batches": 4, "texts": 96}
+    plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
+    facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,
+                                      "files": {task: str(plan.work(task).files.train) for task in ("sst", "cfimdb")}}
+    print("\n".join(f"{name}: {fact}" for name, fact in facts.items()), flush=True)
+    results: list[Result] = []
+    for row in settings.rows:
+        for result in ROWS[row](plan):
+            results.append(result)
+            print(f"{result.row:<28}{result.contender:<24}{result.shown}", flush=True)
+    print("\n" + text_tables(results))
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
+    write_atomic(settings.out / "tables.md", markdown_tables(results) + "\n")
+    if curves(results):
+        plot(results, settings.out / "growth.png")
+    print(f"\nresults.jsonl, tables.md and plots are in {settings.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,255 @@
+"""The rows of the table: what is timed, and how often. Each is a generator of results."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import adamw
+from benchmarks.arena import Contender
+from benchmarks.growth import time_growth
+from benchmarks.results import Result
+from benchmarks.workload import SHAPES, Workload
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure."""
+
+    threads: int
+    shape: str
+    data: Path | None
+    rounds: int
+    batches: int
+    "Typical batches timed in a round."
+    texts: int
+    "Texts evaluated in a round; a quarter as many long ones."
+
+    def work(self, task: str, **changes: Any) -> Workload:
+        """The workload on a task."""
+        return Workload(task, self.data, SHAPES[self.shape], **changes)
+
+
+def make_course(work: Workload) -> Any:
+    """The contenders are made, and their libraries imported, in their own processes."""
+    from benchmarks.course import Course
+    return Course(work)
+
+
+def make_hugging_face(work: Workload) -> Any:
+    from benchmarks.huggingface import HuggingFace
+    return HuggingFace(work)
+
+
+def make_grouped(work: Workload) -> Any:
+    from benchmarks.huggingface import GroupedByLength
+    return GroupedByLength(work)
+
+
+def make_ours(work: Workload) -> Any:
+    from benchmarks.ours import Ours
+    return Ours(work)
+
+
+def make_bfloat16(work: Workload) -> Any:
+    return make_ours(replace(work, precision="bfloat16"))
+
+
+PEERS: dict[str, Callable[[Workload], Any]] = {
+    "ours": make_ours, "course": make_course, "Hugging Face": make_hugging_face, "Hugging Face, grouped": make_grouped}
+
+
+def enter(stack: ExitStack, plan: Plan, makers: dict[str, Callable[[Workload], Any]],
+          work: Workload) -> dict[str, Contender]:
+    """Start the contenders, one after another; they end with the stack."""
+    return {name: stack.enter_context(Contender(name, plan.threads, make, work)) for name, make in makers.items()}
+
+
+def turns(rounds: int, moves: dict[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
+    """Let each contender move once a round, in an order that turns; what each move gave, round by round."""
+    names, given = list(moves), {name: [] for name in moves}
+    for number in range(rounds):
+        for place in range(len(names)):
+            name = names[(number + place) % len(names)]
+            given[name].append(moves[name]())
+    return {name: tuple(values) for name, values in given.items()}
+
+
+def fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and any(name in cpuinfo.read_text() for name in (" amx_bf16", " avx512_bf16"))
+
+
+class AdamWSteps:
+    """Optimizers that step the same parameters in turn."""
+
+    CONTENDERS = ("ours", "ours, no compiler", "course", "torch foreach", "torch fused")
+
+    def __init__(self, shapes: str) -> None:
+        params = adamw.parameters(adamw.SHAPES[shapes])
+        self.steps = {name: adamw.CONTENDERS[name](params) for name in self.CONTENDERS}
+
+    def costs(self, rounds: int) -> dict[str, tuple[float, ...]]:
+        """Seconds of each step, after two to warm up."""
+        moves = {name: lambda step=step: seconds(step) for name, step in self.steps.items()}
+        turns(2, moves)
+        return turns(rounds, moves)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def time_adamw(plan: Plan) -> Iterator[Result]:
+    """One step over all parameters, and the memory it takes beyond the two moments."""
+    for shapes, rounds in (("gpt2", 3 * plan.rounds), ("gpt2-tiny", 20 * plan.rounds)):
+        with Contender(f"AdamW {shapes}", plan.threads, AdamWSteps, shapes) as steps:
+            costs = steps.do("costs", rounds)[1]
+        yield from (Result(f"AdamW step, {shapes}", name, values) for name, values in costs.items())
+    for name in ("ours", "course", "torch fused"):
+        code = f"from benchmarks.adamw import extra_memory; print(extra_memory({name!r}, 'gpt2'))"
+        extra = float(run_python("-c", code).stdout)
+        yield Result("AdamW memory, gpt2", name, (extra,), "MB", "beyond parameters, gradients and moments")
+
+
+def run_python(*arguments: str, **settings: Any) -> subprocess.CompletedProcess:
+    """A fresh python in the repository."""
+    return subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True,
+                          **settings)
+
+
+def time_training(plan: Plan) -> Iterator[Result]:
+    """Training on the CPU, in bfloat16 too where the processor can."""
+    bfloat16 = {"ours, bfloat16": make_bfloat16} if fast_bfloat16() else {}
+    yield from time_steps(plan, PEERS | bfloat16, "cpu", "training")
+
+
+def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device: str, row: str) -> Iterator[Result]:
+    """Steps on batches of 8 that stand for an epoch's; each contender has batches of its own making."""
+    for task, batches in (("sst", plan.batches), ("cfimdb", max(plan.batches // 2, 1))):
+        with ExitStack() as stack:
+            contenders = enter(stack, plan, makers, plan.work(task, device=device))
+            chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
+            for name, contender in contenders.items():
+                contender.do("train", chosen[name][0], chosen[name][0])  # to warm up: optimizer state, compiled kernels
+            costs = turns(plan.rounds, {
+                name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
+                for name, contender in contenders.items()})
+        for name, values in costs.items():
+            examples = sum(map(len, chosen[name]))
+            yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
+                         f"{len(chosen[name])} typical batches")
+
+
+def time_evaluation(plan: Plan) -> Iterator[Result]:
+    """Logits of the same texts of all lengths, each contender in the batches that it makes by default."""
+    for task, texts in (("sst", plan.texts), ("cfimdb", plan.texts // 4)):
+        with ExitStack() as stack:
+            contenders = enter(stack, plan, PEERS, plan.work(task, texts=texts))
+            moves = {name: lambda contender=contender: contender.do("evaluate")[0]
+                     for name, contender in contenders.items()}
+            turns(1, moves)
+            costs = turns(plan.rounds, moves)
+        for name, values in costs.items():
+            yield Result(f"evaluation, {task}", name, tuple(value / texts for value in values), "s/example")
+
+
+def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
+    """The last-linear-layer job on SST: training, scoring on dev each epoch, predicting dev and test.
+
+    Our head's epochs are run in full. Passes of the backbone are run over `plan.texts` texts of all lengths and
+    multiplied up, in our case once over each split, in the course's as often as it makes them.
+    """
+    work = plan.work("sst", mode="last-linear-layer", texts=plan.texts)
+    full = replace(work, texts=None)
+    train, dev, test = (len(full.files.read(split)) for split in ("train", "dev", "test"))
+    row = f"frozen, {epochs} epochs"
+    with ExitStack() as stack:
+        contenders = enter(stack, plan, {name: PEERS[name] for name in ("ours", "course")}, work)
+        ours, course = contenders["ours"], contenders["course"]
+        batches = course.do("training_order")[1]
+        course.do("train", *batches[:2])
+        ours.do("features_twice")
+        jobs: dict[str, list[float]] = {name: [] for name in ("ours", "again", "course", "first", "later")}
+        for _ in range(plan.rounds):
+            features = ours.do("features_twice")[1]
+            feature = (features["made"] - features["reused"]) / plan.texts
+            head = ours.do("head_epoch", train, dev)[0]
+            step = course.do("train", *batches)[0] / plan.texts
+            look = course.do("evaluate")[0] / plan.texts
+            made = feature * (train + dev + test) + features["reused"]
+            jobs["ours"].append(made + epochs * head)
+            jobs["again"].append(features["reused"] + epochs * head)
+            jobs["course"].append(epochs * (train * (step + look) + dev * look) + (dev + test) * look)
+            jobs["first"].append(feature * (train + dev) + head)
+            jobs["later"].append(head)
+    note = f"backbone multiplied up from {plan.texts} texts"
+    yield Result(row, "ours", tuple(jobs["ours"]), note=note)
+    yield Result(row, "ours, features stored", tuple(jobs["again"]), note="a later run with other settings")
+    yield Result(row, "course", tuple(jobs["course"]), note=note)
+    yield Result("frozen, later epoch", "ours", tuple(jobs["later"]), note="measured in full")
+    yield Result("frozen, later epoch", "first epoch", tuple(jobs["first"]), note=note)
+
+
+def measure_memory(plan: Plan) -> Iterator[Result]:
+    """The peak of a process that trains on an epoch's longest batch, batch of 8, everything included."""
+    for task in ("sst", "cfimdb"):
+        for name in ("ours", "course", "Hugging Face"):
+            with Contender(name, plan.threads, PEERS[name], plan.work(task)) as contender:
+                batches = contender.do("typical_batches", 1)[1] + [contender.do("longest_batch")[1]]
+                contender.do("train", *batches, *batches[:1])
+                peak = contender.do("peak_mb")[1]
+            yield Result(f"peak memory, {task}", name, (peak,), "MB", "longest batch of an epoch")
+
+
+def time_quick_run(plan: Plan) -> Iterator[Result]:
+    """`classifier.py --quick` as a user starts it."""
+    if not (REPOSITORY / "models" / "gpt2-tiny" / "model.safetensors").exists():
+        print("quick run: skipped, models/gpt2-tiny has no weights", file=sys.stderr)
+        return
+    firsts, wholes = [], []
+    for _ in range(max(plan.rounds // 2, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            mark = Path(folder) / "first"
+            began = time.time()
+            run_python("-m", "benchmarks.first_step", str(mark), "classifier.py", "--quick", "--out", folder,
+                       "--predictions", folder, env={**os.environ, "OMP_NUM_THREADS": str(plan.threads)})
+            wholes.append(time.time() - began)
+            firsts.append(float(mark.read_text()) - began)
+    yield Result("quick run, first batch", "ours", tuple(firsts), note="from the start of python")
+    yield Result("quick run, whole", "ours", tuple(wholes))
+
+
+def time_gpu(plan: Plan) -> Iterator[Result]:
+    """Training on a GPU: bfloat16 autocast for everyone."""
+    if not torch.cuda.is_available():
+        print("GPU rows: skipped, PyTorch sees no CUDA device here", file=sys.stderr)
+        return
+    makers = {name: PEERS[name] for name in ("ours", "Hugging Face", "Hugging Face, grouped")}
+    yield from time_steps(plan, makers, "cuda", "GPU training")
+
+
+ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {
+    "adamw": time_adamw,
+    "training": time_training,
+    "frozen": time_frozen,
+    "evaluation": time_evaluation,
+    "memory": measure_memory,
+    "quick": time_quick_run,
+    "growth": lambda plan: time_growth(plan.threads),
+    "gpu": time_gpu,
+}

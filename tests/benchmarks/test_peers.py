@@ -1,0 +1,76 @@
+"""The contenders do the same work: what is timed side by side must lead to the same place."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.course import Course
+from benchmarks.huggingface import GroupedByLength, HuggingFace
+from benchmarks.ours import Ours
+from benchmarks.workload import Workload
+from models.config import GPT2Config
+
+SHAPE = GPT2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128,
+                   hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+@pytest.fixture
+def work() -> Workload:
+    return Workload("sst-sample", shape=SHAPE, texts=24)
+
+
+def test_the_course_trains_to_the_same_loss(work: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a wrong mask, position, loss or update on either side: dropout off, the same batches, one GELU."""
+    monkeypatch.setattr(F, "gelu", functools.partial(F.gelu, approximate="tanh"))  # the course's differs by 4.7e-4
+    ours, course = Ours(work), Course(work, dropout=0.0)
+    ours.model.head[0].p = 0.0
+    for p in ours.model.parameters():
+        p.data.mul_(3)  # away from the uniform guess, where a wrong model loses as much as a right one
+    course.model.load_state_dict(ours.model.state_dict())
+    for optimizer in (ours.optimizer, course.optimizer):
+        optimizer.param_groups[0]["lr"] = 3e-3
+    batches = course.training_order()
+    losses = [(ours.train(*batches), course.train(*batches)) for _ in range(8)]
+    assert losses[-1][0] < losses[0][0] / 2
+    for mine, theirs in losses:
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(ours.evaluate(), course.evaluate(), atol=1e-3, rtol=0)
+
+
+def test_the_course_freezes_its_backbone(work: Workload) -> None:
+    """Would catch a frozen row in which the course does the work of full training."""
+    course = Course(replace(work, mode="last-linear-layer"))
+    before = {name: p.clone() for name, p in course.model.named_parameters()}
+    course.train(*course.training_order()[:2])
+    changed = {name for name, p in course.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"head.1.weight", "head.1.bias"}
+
+
+def test_hugging_face_sees_the_same_texts_in_both_orders(work: Workload) -> None:
+    """Would catch logits put back in the wrong order, or an epoch that misses or repeats texts."""
+    plain, grouped = HuggingFace(work), GroupedByLength(work)
+    torch.testing.assert_close(grouped.evaluate(), plain.evaluate(), atol=1e-5, rtol=0)
+    for peer in (plain, grouped):
+        assert sorted(row for rows in peer.training_order() for row in rows) == list(range(24))
+
+
+@pytest.mark.parametrize("peer", [HuggingFace, GroupedByLength])
+def test_hugging_face_learns(peer: type[HuggingFace], work: Workload) -> None:
+    """Would catch a loop that times steps but takes none."""
+    contender = peer(work)
+    contender.optimizer.param_groups[0]["lr"] = 3e-3
+    losses = [contender.train(*contender.training_order()) for _ in range(5)]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_ours_takes_the_sizes_of_an_epoch(work: Workload) -> None:
+    """Would catch features that are not stored: a second run must not need the backbone."""
+    ours = Ours(replace(work, mode="last-linear-layer"))
+    ours.head_epoch(train_texts=20, dev_texts=5)
+    calls = []
+    ours.model.gpt.register_forward_hook(lambda *_: calls.append(1))
+    ours.features_twice()
+    assert len(calls) == 1  # one batch of 24, the first time only

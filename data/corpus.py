@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +42,16 @@ def documents(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         try:
             opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rt", encoding="utf-8") as file:
+            with opened(path, "rb") as file:
+                number = 0
                 for line in file:
-                    if line := line.strip():
-                        yield line
-        except (OSError, EOFError) as error:
+                    number += 1
+                    if text := line.decode("utf-8").strip():
+                        yield text
+        except (OSError, EOFError, zlib.error) as error:
             raise CorpusError(f"cannot read {path}: {error}") from error
         except UnicodeDecodeError as error:
-            raise CorpusError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+            raise CorpusError(f"{path}, line {number}, is not UTF-8: {error.reason}") from error
 
 
 def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, path: Path) -> None:
@@ -96,19 +99,20 @@ class Blocks:
 class Corpus:
     """Token ids of many documents end to end, each followed by the end-of-text token, memory-mapped.
 
-    Cut into chunks of T tokens; a chunk is trained on whole, or as SHORT blocks of T / SHORT tokens, which is cheaper
-    and teaches most of what a long block does. Row r of chunk c has the number c * (SHORT + 1) + r: r < SHORT is a
-    short block, r = SHORT the whole chunk.
+    Cut into chunks of T tokens, T a multiple of SHORT; what is left at the end is not used. A chunk is trained on
+    whole, or as SHORT blocks of T / SHORT tokens, which is cheaper and teaches most of what a long block does. Row r of
+    chunk c has the number c * (SHORT + 1) + r: r < SHORT is a short block, r = SHORT the whole chunk.
     """
 
     SHORT = 4
 
     def __init__(self, path: Path, T: int):
-        self.ids = np.memmap(path, dtype=np.uint16, mode="r")
+        count = path.stat().st_size // 2
         self.T = T
-        self.chunks = (len(self.ids) - 1) // T
+        self.chunks = (count - 1) // T
         if self.chunks < 1:
-            raise CorpusError(f"{len(self.ids)} tokens are not enough for one block of {T}")
+            raise CorpusError(f"{count} tokens in {path} are not enough for one block of {T}: give more text")
+        self.ids = np.memmap(path, dtype=np.uint16, mode="r")
 
     def counts(self, vocab_size: int, tokens: int = 2_000_000) -> Tensor:
         """[vocab_size] int64: how often each token occurs in about `tokens` tokens spread over the text."""
@@ -126,7 +130,7 @@ class Corpus:
         return Blocks(ids[:, :-1], ids[:, 1:])
 
     def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
-        """The batches of one pass, every token in one of them, as row numbers; order by (seed, epoch) only.
+        """The batches of one pass, every chunk in one of them, as row numbers; order by (seed, epoch) only.
 
         A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the
         chunks stay whole.

@@ -156,7 +156,7 @@ class RunFolder:
         print(f"the earlier run in {self.path} is kept in {previous}", file=sys.stderr)
 
     def _tidy(self) -> None:
-        """Undo what a process left half done when it died: temporary files, and a run that was being set aside."""
+        """Clear up what a process left half done when it died: files of a save, and a run that was being set aside."""
         for path in self.path.iterdir():
             if LEFT_BEHIND.fullmatch(path.name):
                 path.unlink(missing_ok=True)
@@ -168,6 +168,7 @@ class RunFolder:
         if os.path.lexists(discarded) and not os.path.lexists(previous):
             discarded.rename(previous)
         remove(discarded)
+        checkpoint.remove_unnamed(self.path)  # what the last save would have removed
 
     def _aside(self) -> tuple[Path, Path, Path]:
         """On its way to previous/, a run is in the first, and the one before it in the last of these folders."""

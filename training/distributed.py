@@ -216,6 +216,7 @@ class Processes(Group):
         if differing:
             raise UserError(f"process {self.rank} was not started like process 0: {'; '.join(differing[:6])}.\n"
                             "Give every machine the same command, files and weights")
+        self.dist.barrier()  # nobody goes on before it is known of all
 
     def generator_states(self) -> dict[str, Tensor]:
         own = {"cpu": torch.get_rng_state()}

@@ -204,7 +204,9 @@ def main() -> None:
              ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
     config = GPT2Config(vocab_size=len(tokenizer), hidden_dropout_prob=settings.dropout,
                         attention_probs_dropout_prob=settings.dropout, **shape)
-    model = LanguageModel(GPT2Model(config), corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
+    gpt = GPT2Model(config)
+    gpt.config = GPT2Config(vocab_size=len(tokenizer), **shape)  # what is saved: GPT-2's usual dropout
+    model = LanguageModel(gpt, corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
     optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
     scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
     state = TrainState()

@@ -45,7 +45,7 @@ class LanguageModel(nn.Module):
         """
         B, T = input_ids.shape
         document = (input_ids == self.end).cumsum(dim=1)  # [B, T]: number of the document within the block
-        at = torch.arange(int(torch.randint(BAG_EVERY, ())), T, BAG_EVERY, device=input_ids.device)  # [P]
+        at = torch.arange(int(torch.randint(min(BAG_EVERY, T), ())), T, BAG_EVERY, device=input_ids.device)  # [P]
         shift = torch.randint(-(T // 2), T // 2 + 1, (B, len(at), BAG_SAMPLES), device=input_ids.device)
         where = at[:, None] + shift  # [B, P, BAG_SAMPLES]
         near = where.clamp(0, T - 1)

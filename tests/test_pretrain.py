@@ -1,0 +1,229 @@
+"""pretrain.py end to end on a few hundred generated documents: killed and resumed, loaded by transformers, refused."""
+
+import dataclasses
+import json
+import math
+import random
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pretrain
+from common import cli
+from common.errors import UserError
+from data.tokenizer import Tokenizer
+from models.config import GPT2Config
+from models.gpt2 import GPT2Model
+from training.run_folder import CheckpointError
+
+STEPS, LEG = 160, 20
+FLAGS = {"vocab_size": 290, "tokenizer_every": 2, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "max_position_embeddings": 16, "batch_tokens": 128, "tokens": 128.0 * STEPS, "eval_every": LEG, "lr": 1e-2,
+         "dropout": 0.2, "bag_weight": 0.1, "accumulate": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """600 documents of a language in which every word says what the next one may be."""
+    draw = random.Random(0)
+    words = [f"{a}{b}" for a in "bdgklm" for b in "aeiou"]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    documents = []
+    for _ in range(600):
+        at = draw.randrange(30)
+        document = [words[at := (at * 7 + draw.randrange(3)) % 30] for _ in range(draw.randrange(20, 30))]
+        documents.append(" ".join(document) + ".")
+    path.write_text("\n".join(documents))
+    return path
+
+
+def make(text, out, **changes):
+    return pretrain.Settings(text=(text,), out=out, **{**FLAGS, **changes})
+
+
+def run(settings, monkeypatch):
+    """Run main() in this process, without its change of the memory allocator."""
+    monkeypatch.setattr(pretrain, "SETTINGS", settings, raising=False)
+    monkeypatch.setattr(pretrain, "keep_freed_memory", lambda: None)
+    pretrain.main()
+
+
+@pytest.fixture(scope="module")
+def whole(text, tmp_path_factory):
+    """The folder of a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(make(text, out), monkeypatch)
+    return out
+
+
+def command(text, out):
+    flags = [word for name, value in FLAGS.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "pretrain.py", "--text", str(text), "--out", str(out), *flags]
+
+
+def last(out):
+    return json.loads((out / "last.json").read_text())
+
+
+def tensors(out):
+    """Weights, moments and generators of the last checkpoint."""
+    return {f"{path.name[:6]} {name}": tensor for path in sorted(out.glob("*.safetensors"))
+            for name, tensor in load_file(path).items()}
+
+
+def test_killed_and_resumed_is_bit_for_bit_the_whole_run(text, whole, root, tmp_path, monkeypatch, capsys):
+    """Catches whatever a checkpoint forgets: generators (dropout and the second objective draw), moments, the schedule,
+    the place in the text, the log. The process dies by SIGKILL, which lets nobody tidy up.
+    """
+    with subprocess.Popen(command(text, tmp_path), cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("step 40:"):
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert LEG <= last(tmp_path)["state"]["train"]["step"] < STEPS
+
+    run(make(text, tmp_path, resume=True), monkeypatch)
+    assert f"step {LEG}:" not in capsys.readouterr().out
+    assert last(tmp_path)["state"]["train"] == last(whole)["state"]["train"]
+    assert (tmp_path / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+    ours, theirs = tensors(tmp_path), tensors(whole)
+    assert ours.keys() == theirs.keys() and len(ours) > 60
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_learns_and_logs_it(whole):
+    """Catches a loss that does not fall, a wrong number of steps, and a perplexity that is not that of the loss."""
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == list(range(LEG, STEPS + 1, LEG))
+    assert [record["tokens"] for record in log] == [128 * record["step"] for record in log]
+    for record in log:
+        assert record["held_out_perplexity"] == pytest.approx(math.exp(record["held_out_loss"]))
+    # Every word is followed by one of three: a model that had learned all would be near log(3) a word.
+    assert log[-1]["held_out_loss"] < 0.5 * math.log(290) < log[0]["held_out_loss"]
+
+
+def test_the_folder_holds_a_run_and_nothing_else(whole):
+    """Catches temporary files, checkpoints that pile up, and a run that does not say how it was made."""
+    names = {path.name for path in whole.iterdir()}
+    checkpoints = {name for name in names if name.endswith(".safetensors")}
+    assert names - checkpoints == {".lock", "run.json", "log.jsonl", "times.jsonl", "last.json", "ids", "tokenizer",
+                                   "model"}
+    assert len(checkpoints) == 2
+    assert {path.name for path in (whole / "model").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    described = json.loads((whole / "run.json").read_text())
+    assert described["settings"]["batch_tokens"] == 128 and described["tokens of text"] > 5000
+
+
+def test_transformers_load_the_folder(whole):
+    """Catches a layout, a transposed matrix or a tokenizer that only we can read: same ids, same logits to 1e-5."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    theirs = AutoModelForCausalLM.from_pretrained(whole / "model", dtype=torch.float32).eval()
+    ours = GPT2Model.from_pretrained(str(whole / "model"))
+    words = "Ba di, gogo! -LRB- ma"
+    ids = Tokenizer.load(whole / "model").encode([words], 16, lowercase=False).ids
+    tokenizer = AutoTokenizer.from_pretrained(whole / "model")
+    assert tokenizer([words]).input_ids == ids
+    assert tokenizer.eos_token_id == Tokenizer.load(whole / "model").pad_id
+    inputs = torch.tensor(ids)
+    with torch.no_grad():
+        logits = ours.hidden_state_to_token(ours(inputs, torch.ones_like(inputs))["last_hidden_state"])
+        torch.testing.assert_close(logits, theirs(inputs).logits, rtol=0, atol=1e-5)
+
+
+def test_the_saved_model_is_the_trained_one(whole):
+    """Catches a model saved before its last step: float16 keeps 11 bits of each weight that was trained."""
+    saved = dict(GPT2Model.from_pretrained(str(whole / "model")).named_parameters())
+    trained = {name.removeprefix("weight gpt."): tensor for name, tensor in tensors(whole).items()
+               if name.startswith("weight gpt.")}
+    assert saved.keys() == trained.keys()
+    for name, tensor in saved.items():
+        torch.testing.assert_close(tensor, trained[name], rtol=2**-11, atol=2**-24)
+    stored = load_file(whole / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def test_the_saved_model_has_gpt2s_dropout(whole):
+    """Catches the dropout of pretraining, none by default, handed on to fine-tuning, as --help denies."""
+    config = GPT2Model.from_pretrained(str(whole / "model")).config
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.1, 0.1)
+    assert config.max_position_embeddings == 16 and config.vocab_size == 290
+
+
+def test_other_settings_do_not_resume_this_run(text, whole, monkeypatch):
+    """Catches a run that goes on with another schedule as if it were the same; the folder stays as it is."""
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.suffix in (".safetensors", ".json")}
+    with pytest.raises(CheckpointError, match="lr"):
+        run(make(text, whole, resume=True, lr=1e-3), monkeypatch)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_weight_decay_is_for_matrices():
+    """Catches decay on biases or gains, and parameters in no group or in two."""
+    model = GPT2Model(GPT2Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    decayed, spared = pretrain.parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert {names[p] for p in decayed["params"]} == {
+        name for name in names.values() if name.endswith("weight") and "norm" not in name}
+    assert {*decayed["params"], *spared["params"]} == set(names)
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+
+
+class Text:
+    """Stands for a corpus: the batches of a pass are (pass, number)."""
+
+    def order(self, batch_tokens, long_share, seed, number):
+        return [(number, batch) for batch in range(7)]
+
+
+@pytest.mark.parametrize("eval_every", [1, 3, 7, 20, 100])
+def test_legs_are_cut_from_endless_passes(eval_every):
+    """Catches batches left out or repeated where a leg or a pass ends, and a last leg that is too long."""
+    settings = pretrain.Settings(text=(), tokens=50.0, batch_tokens=1, eval_every=eval_every)
+    corpus = Text()
+    legs = [pretrain.leg_order(settings, corpus, leg) for leg in range(math.ceil(50 / eval_every))]
+    assert [batch for leg in legs for batch in leg] == [(step // 7, step % 7) for step in range(50)]
+    assert {len(leg) for leg in legs[:-1]} <= {eval_every}
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"vocab_size": 0}, "--vocab-size must be at least 1"),
+    ({"tokens": 0.0}, "--tokens must be at least 1"),
+    ({"batch_tokens": -1}, "--batch-tokens must be at least 1"),
+    ({"eval_every": 0}, "--eval-every must be at least 1"),
+    ({"max_position_embeddings": 30}, "--max-position-embeddings must be a multiple of 4, not 30"),
+    ({"long_share": 1.5}, "--long-share must be from 0 to 1, not 1.5")])
+def test_refusals(text, tmp_path, change, said):
+    """Catches settings that fail after the tokenizer was trained, or not at all."""
+    with pytest.raises(UserError, match=re.escape(said)):
+        make(text, tmp_path, **change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_that_is_not_there(root, tmp_path):
+    """Catches a traceback, or seconds of importing, before a wrong path is found."""
+    done = subprocess.run(command(tmp_path / "no.txt", tmp_path / "out"), cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --text: there is no file {tmp_path / 'no.txt'}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_needs_no_pytorch(root):
+    """Catches an import that makes --help wait for PyTorch, and a flag without help."""
+    code = ("import runpy, sys; sys.argv = ['pretrain.py', '--help']\n"
+            "try: runpy.run_path('pretrain.py', run_name='__main__')\n"
+            "finally: print([name for name in ('torch', 'numpy', 'tokenizers') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("[]\n")
+    flags = [line for line in done.stdout.splitlines() if line.startswith("  --")]
+    assert len(flags) == len(dataclasses.fields(pretrain.Settings)) == len(cli.field_help(pretrain.Settings))

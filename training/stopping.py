@@ -10,9 +10,8 @@ from common.errors import Stopped
 class StopSignals:
     """While inside `with StopSignals() as stop:`, the first SIGINT or SIGTERM only sets stop.requested.
 
-    Whoever trains looks at it between two steps, saves, and raises stop.stopped(how to go on). The signals then have
-    their old effect again, so that a second one ends the process at once; what was saved before stays.
-    Main thread only.
+    Whoever trains looks at it between two steps, saves, and raises stop.stopped(how to go on). A second signal has its
+    old effect and ends the process at once; what was saved before stays. Main thread only.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,8 +33,13 @@ class StopSignals:
         return Stopped(message, 128 + int(self.requested or signal.SIGINT))
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested is not None:  # the second, of the other kind
+            self._restore()
+            signal.raise_signal(number)
+            return
         self.requested = number
-        self._restore()
+        # Only this one: where both came at once, Python complains of a signal that has lost its handler meanwhile.
+        signal.signal(number, self._before.pop(number))
         if self.speak:  # not by print: the signal may have come in the middle of one
             os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
 

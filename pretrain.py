@@ -8,7 +8,7 @@ predicting the next token, and writes OUT/model in Hugging Face layout, which cl
 transformers load.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ class Settings:
     """Text files: plain or gzip, one document a line."""
     out: Path = Path("runs/pretrain")
     """Run folder; the model goes to OUT/model."""
+    start: Path | None = None
+    """Folder with a model to go on from, in place of random weights; its shape and its tokenizer are used."""
     tokenizer: Path | None = None
     """Folder with a tokenizer to use; without it one is trained on the text."""
     vocab_size: int = 8192
@@ -180,16 +182,30 @@ def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, 
     return corpus.order(batch_tokens, long_share, seed, number)
 
 
-def load_text(settings: Settings) -> tuple[Path, Corpus, Corpus]:
-    """The tokenizer's folder and the (training, held-out) corpora; made on the first run, found on the next."""
-    folder = settings.tokenizer or settings.out / "tokenizer"
-    if settings.tokenizer is None and not (settings.resume and (folder / "tokenizer.json").exists()):
+def find_tokenizer(settings: Settings) -> Path:
+    """The folder of the tokenizer: given, or trained on the first run and found again on the next."""
+    if settings.start or settings.tokenizer:
+        return settings.start or settings.tokenizer
+    folder = settings.out / "tokenizer"
+    if not (settings.resume and (folder / "tokenizer.json").exists()):
         folder.mkdir(parents=True, exist_ok=True)
         train_tokenizer(settings.text, settings.vocab_size, settings.tokenizer_every, folder / "tokenizer.json")
-    (settings.out / "ids").mkdir(parents=True, exist_ok=True)
-    train, held_out = encode(settings.text, Tokenizer.load(folder), settings.out / "ids")
-    T = settings.max_position_embeddings
-    return folder, Corpus(train, T), Corpus(held_out, T)
+    return folder
+
+
+def make_backbone(settings: Settings, vocab_size: int) -> GPT2Model:
+    """The model to start from: of the shape asked for with random weights, or read from a folder."""
+    dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
+    if settings.start:
+        gpt = GPT2Model.from_pretrained(str(settings.start), **dropout)
+    else:
+        shape = {name: getattr(settings, name) for name in
+                 ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
+        gpt = GPT2Model(GPT2Config(vocab_size=vocab_size, **shape, **dropout))
+    usual = GPT2Config()  # what is saved with the model is for fine-tuning, which wants dropout
+    gpt.config = replace(gpt.config, hidden_dropout_prob=usual.hidden_dropout_prob,
+                         attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
+    return gpt
 
 
 def main() -> None:
@@ -197,15 +213,13 @@ def main() -> None:
     settings = SETTINGS
     keep_freed_memory()
     machine = Machine.choose(settings.device, settings.precision)
-    tokenizer_folder, corpus, held_out = load_text(settings)
+    tokenizer_folder = find_tokenizer(settings)
     tokenizer = Tokenizer.load(tokenizer_folder)
+    (settings.out / "ids").mkdir(parents=True, exist_ok=True)
+    files = encode(settings.text, tokenizer, settings.out / "ids")
     seed_everything(settings.seed)
-    shape = {name: getattr(settings, name) for name in
-             ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
-    config = GPT2Config(vocab_size=len(tokenizer), hidden_dropout_prob=settings.dropout,
-                        attention_probs_dropout_prob=settings.dropout, **shape)
-    gpt = GPT2Model(config)
-    gpt.config = GPT2Config(vocab_size=len(tokenizer), **shape)  # what is saved: GPT-2's usual dropout
+    gpt = make_backbone(settings, len(tokenizer))
+    corpus, held_out = (Corpus(file, gpt.config.max_position_embeddings) for file in files)
     model = LanguageModel(gpt, corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
     optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
     scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)

@@ -1,0 +1,388 @@
+"""classifier.py end to end, on a tiny random backbone and tiny files: what it writes, says, repeats and refuses."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import classifier
+from classifier import GPT2SentimentClassifier, Result, closing_table, load_backbone
+from common.errors import UserError
+from data.corpus import train_tokenizer
+from models.config import GPT2Config
+from models.gpt2 import GPT2Model
+from models.pretrained import save_pretrained
+from training.evaluate import Score
+from training.settings import Settings
+
+MODES = ("last-linear-layer", "full-model")
+EPOCHS, TRAIN, DEV, TEST, BATCH = 3, 22, 9, 7, 4
+STEPS = EPOCHS * 6
+GOOD, BAD = ("fine", "good", "great", "lovely"), ("bad", "dull", "poor", "awful")
+
+
+def text(number):
+    """Positive for odd numbers, each with a word of its own."""
+    words = GOOD if number % 2 else BAD
+    return f"the {words[number % 4]} film is {words[number // 4 % 4]} {number}"
+
+
+def write(path, numbers, column="sentiment", label=lambda number: number % 2):
+    header = "\tid\tsentence" + (f"\t{column}" if column else "")
+    rows = [f"{row}\tid{number}\t{text(number)}" + (f"\t{label(number)}" if column else "")
+            for row, number in enumerate(numbers)]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A backbone with its tokenizer, and the files of a task: everything a run needs."""
+    folder = tmp_path_factory.mktemp("task")
+    write(folder / "train.csv", range(TRAIN))
+    write(folder / "dev.csv", range(100, 100 + DEV))
+    write(folder / "test.csv", range(200, 200 + TEST), column=None)
+    (folder / "text.txt").write_text("\n".join(text(number) for number in range(60)))
+    train_tokenizer([folder / "text.txt"], 280, 1, folder / "tokenizer.json")
+    make_backbone(folder / "model", folder / "tokenizer.json", 280)
+    return folder
+
+
+def make_backbone(path, tokenizer_file, vocab_size):
+    torch.manual_seed(0)
+    gpt = GPT2Model(GPT2Config(vocab_size=vocab_size, max_position_embeddings=32, hidden_size=32, num_hidden_layers=2,
+                               num_attention_heads=2, initializer_range=0.2))
+    save_pretrained(gpt, path, tokenizer_file=tokenizer_file)
+
+
+def settings_for(folder, out, **changes):
+    given = {"train": folder / "train.csv", "dev": folder / "dev.csv", "test": folder / "test.csv", "num_labels": 2,
+             "model": str(folder / "model"), "epochs": EPOCHS, "batch_size": BATCH, "lr": 3e-3, "device": "cpu",
+             "out": out / "runs", "predictions": out / "predictions"}
+    return Settings(**{**given, **changes})
+
+
+def run(settings, monkeypatch):
+    """Run main() in this process, without its change of the memory allocator."""
+    monkeypatch.setattr(classifier, "SETTINGS", settings, raising=False)
+    monkeypatch.setattr(classifier, "keep_freed_memory", lambda: None)
+    classifier.main()
+
+
+class Done:
+    """A finished run, and what it printed."""
+
+    def __init__(self, mode, out, printed):
+        self.mode, self.out, self.printed = mode, out, printed
+        self.run = out / "runs" / f"own-{mode}"
+
+    def predictions(self, split):
+        return (self.out / "predictions" / f"{self.mode}-own-{split}-out.csv").read_bytes()
+
+    def labels(self, split):
+        return [int(line.split(b",")[1]) for line in self.predictions(split).splitlines()[1:]]
+
+    def log(self):
+        return [json.loads(line) for line in (self.run / "log.jsonl").read_text().splitlines()]
+
+    def json(self, name):
+        return json.loads((self.run / name).read_text())
+
+    def tensors(self, pattern):
+        path, = self.run.glob(pattern)
+        return load_file(path)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def done(request, folder, tmp_path_factory):
+    """A run that nothing interrupted, in each mode."""
+    return finish(folder, tmp_path_factory.mktemp("whole"), request.param)
+
+
+def finish(folder, out, mode, **changes):
+    settings = settings_for(folder, out, fine_tune_mode=mode, **changes)
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        run(settings, monkeypatch)
+    return Done(mode, out, printed.getvalue())
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_exactly_these_files(done):
+    """Catches temporary files, checkpoints that pile up, predictions elsewhere than the course's graders look."""
+    assert {path.name for path in (done.out / "predictions").iterdir()} == {
+        f"{done.mode}-own-dev-out.csv", f"{done.mode}-own-test-out.csv"}
+    names = files(done.out / "runs")
+    tensor_files = {name for name in names if name.endswith(".safetensors")}
+    features = {name for name in tensor_files if name.startswith("features/")}
+    here = f"own-{done.mode}"
+    assert names - tensor_files == {f"{here}/{name}" for name in (
+        ".lock", "run.json", "log.jsonl", "times.jsonl", "last.json", "best.json", "result.json")}
+    assert len(features) == (3 if done.mode == "last-linear-layer" else 0)  # one a split
+    best, last = done.json("best.json")["state"], done.json("last.json")["state"]
+    # Weights and training state of the last epoch, and the best epoch's weights unless it is the last.
+    assert len(tensor_files - features) == 2 + (best["step"] != last["train"]["step"])
+
+
+def test_exactly_this_many_steps(done):
+    """Catches a step too many or too few for 22 examples in batches of 4, three times over."""
+    state = done.json("last.json")["state"]["train"]
+    assert (state["epoch"], state["step"]) == (EPOCHS, STEPS)
+    assert [record["step"] for record in done.log()] == [6, 12, 18]
+    assert [record["epoch"] for record in done.log()] == [1, 2, 3]
+
+
+def test_predictions_are_those_of_the_best_epoch(done, folder):
+    """Catches predictions of the last epoch, in another order, or with dropout: the best epoch's weights are put into a
+    fresh model, which reads each text alone.
+    """
+    scores = [record["dev_accuracy"] for record in done.log()]
+    best = done.json("best.json")["state"]
+    assert best["epoch"] == 1 + scores.index(max(scores)) and best["score"] == max(scores)
+    assert done.json("result.json")["best_epoch"] == best["epoch"]
+    config = SimpleNamespace(num_labels=2, hidden_size=32, hidden_dropout_prob=0.3, fine_tune_mode=done.mode)
+    model = GPT2SentimentClassifier(config, GPT2Model.from_pretrained(str(folder / "model")))
+    trained = model.head if done.mode == "last-linear-layer" else model
+    trained.load_state_dict(done.tensors(f"weights-{best['step']:08d}*"))
+    model.eval()
+    tokenizer = classifier.Tokenizer.load(folder / "model")
+    for split, numbers in (("dev", range(100, 100 + DEV)), ("test", range(200, 200 + TEST))):
+        labels = []
+        for ids in tokenizer.encode([text(number) for number in numbers], 32, lowercase=False).ids:
+            with torch.no_grad():
+                labels.append(int(model(torch.tensor([ids]), torch.ones(1, len(ids))).argmax()))
+        assert done.predictions(split).decode() == "id \t Predicted_Sentiment \n" + "".join(
+            f"id{number}, {label} \n" for number, label in zip(numbers, labels, strict=True))
+
+
+def test_the_table_tells_what_the_files_hold(done):
+    """Catches a score of another epoch or split, a baseline left out, and a number without its standard error."""
+    right = sum(label == number % 2 for label, number in zip(done.labels("dev"), range(100, 100 + DEV), strict=True))
+    error = (right / DEV * (1 - right / DEV) / DEV) ** 0.5
+    result = done.json("result.json")
+    assert result["run"]["accuracy"] == pytest.approx(right / DEV)
+    table = done.printed.split("\n\n")[-1]
+    lines = {name: line for line in table.splitlines() for name in ("majority", "TF-IDF", "this run") if name in line}
+    assert f"own ({DEV})" in lines["majority"] and "0.556 ± 0.166" in lines["majority"]
+    assert f"{result['tfidf']['accuracy']:.3f} ±" in lines["TF-IDF"]
+    assert f"{right / DEV:.3f} ± {error:.3f}" in lines["this run"]
+    assert f"{result['run']['macro_f1']:.3f}" in lines["this run"]
+    assert f"{done.mode}, epoch {result['best_epoch']}" in lines["this run"]
+    for epoch, record in enumerate(done.log(), start=1):
+        assert re.search(rf"epoch {epoch}/3: training loss {record['train_loss']:.3f}, .*"
+                         rf"dev accuracy {record['dev_accuracy']:.3f}", done.printed)
+
+
+def test_it_learned(done):
+    """Catches training that changes nothing, or the wrong thing: only full-model moves the backbone."""
+    losses = [record["train_loss"] for record in done.log()]
+    assert losses[-1] < losses[0]
+    stored = done.tensors(f"weights-{STEPS:08d}*")
+    in_backbone = {name for name in stored if name.startswith("gpt.")}
+    assert bool(in_backbone) == (done.mode == "full-model") and len(stored) - len(in_backbone) == 2
+
+
+def test_the_run_says_how_it_was_made(done):
+    """Catches a run that cannot be repeated from what it wrote down before its first step."""
+    described = done.json("run.json")
+    assert described["settings"]["fine_tune_mode"] == done.mode and described["settings"]["lr"] == 3e-3
+    assert described["identity"]["recipe"]["epochs"] == EPOCHS and described["identity"]["seed"] == 11711
+    assert set(described["identity"]["texts"]) == {"train", "dev", "test"}
+    assert described["versions"]["torch"] == torch.__version__
+
+
+def test_the_same_seed_gives_the_same_bytes(done, folder, tmp_path):
+    """Catches an unseeded generator, and a result that depends on what ran before in the process. With another seed the
+    weights must differ.
+    """
+    torch.manual_seed(123)
+    torch.rand(7)
+    again = finish(folder, tmp_path / "again", done.mode)
+    for split in ("dev", "test"):
+        assert again.predictions(split) == done.predictions(split)
+    assert (again.run / "log.jsonl").read_bytes() == (done.run / "log.jsonl").read_bytes()
+    pattern = f"weights-{STEPS:08d}*"
+    assert all(torch.equal(tensor, done.tensors(pattern)[name]) for name, tensor in again.tensors(pattern).items())
+    other = finish(folder, tmp_path / "other", done.mode, seed=1)
+    assert not all(torch.equal(tensor, done.tensors(pattern)[name]) for name, tensor in other.tensors(pattern).items())
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_interrupted_and_resumed_is_the_whole_run(done, folder, tmp_path, monkeypatch, epoch):
+    """Catches a resumed run that starts anew, repeats an epoch, or forgets the best one. It dies while an epoch is
+    evaluated, with checkpoints every 4 steps, so in the middle of an epoch.
+    """
+    calls, score_split = [], classifier.score_split
+
+    def dies(*given):
+        calls.append(1)
+        if len(calls) == epoch:
+            raise SystemError("killed")
+        return score_split(*given)
+
+    monkeypatch.setattr(classifier, "score_split", dies)
+    with pytest.raises(SystemError):
+        finish(folder, tmp_path, done.mode, save_steps=4)
+    last = json.loads((tmp_path / "runs" / f"own-{done.mode}" / "last.json").read_text())
+    assert last["state"]["train"]["step"] == (4 if epoch == 1 else 16)
+    monkeypatch.setattr(classifier, "score_split", score_split)
+    resumed = finish(folder, tmp_path, done.mode, save_steps=4, resume=True)
+    assert (resumed.run / "log.jsonl").read_bytes() == (done.run / "log.jsonl").read_bytes()
+    assert "epoch 1/3" in resumed.printed if epoch == 1 else "epoch 2/3" not in resumed.printed
+    assert resumed.predictions("test") == done.predictions("test")
+    assert resumed.json("result.json") == done.json("result.json")
+
+
+def test_tasks_are_seeded_one_by_one(folder, tmp_path):
+    """Catches the course's second result, which depends on how much randomness the first task used."""
+    both = finish(folder, tmp_path / "both", "last-linear-layer", data=("sst-sample", "cfimdb-sample"),
+                  train=None, dev=None, test=None, num_labels=None, epochs=1, max_length=12, batch_size=64)
+    alone = finish(folder, tmp_path / "alone", "last-linear-layer", data=("cfimdb-sample",),
+                   train=None, dev=None, test=None, num_labels=None, epochs=1, max_length=12, batch_size=64)
+    name = "predictions/last-linear-layer-cfimdb-sample-test-out.csv"
+    assert (both.out / name).read_bytes() == (alone.out / name).read_bytes()
+    assert len(files(both.out / "predictions")) == 4 and len(files(alone.out / "predictions")) == 2
+    assert both.printed.count("TF-IDF") == 2
+
+
+def test_labels_by_name_from_the_command_line(folder, root, tmp_path):
+    """Catches the command line's own path, which the tests above go round: both spellings of flags, labels by name,
+    no test file, another name.
+    """
+    for split, numbers in (("train", range(TRAIN)), ("dev", range(100, 100 + DEV))):
+        write(tmp_path / f"{split}.csv", numbers, label=lambda number: ("pan", "rave", "shrug")[number % 3])
+    done = subprocess.run(
+        [sys.executable, "classifier.py", "--train", tmp_path / "train.csv", "--dev", tmp_path / "dev.csv",
+         "--label_names", "pan", "rave", "shrug", "--name", "mine", "--model", folder / "model", "--epochs", "1",
+         "--fine_tune_mode", "full-model", "--hidden-dropout-prob", "0.1", "--out", tmp_path / "runs",
+         "--predictions", tmp_path / "predictions"], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "this run, full-model, epoch 1" in done.stdout
+    assert files(tmp_path / "predictions") == {"full-model-mine-dev-out.csv"}
+    rows = (tmp_path / "predictions" / "full-model-mine-dev-out.csv").read_text().splitlines()[1:]
+    assert len(rows) == DEV and all(re.fullmatch(r"id10\d, [012] ", row) for row in rows)
+
+
+@pytest.mark.parametrize("flags, said", [
+    ([], ["no such file: ", "ids-sst-train.csv", "./setup.sh -m data.download", "--quick"]),
+    (["--train", "a.csv", "--dev", "b.csv", "--num-labels", "2"], ["no such file: a.csv, b.csv"]),
+    (["--batch-size", "0"], ["--batch-size must be at least 1, not 0"]),
+    (["--fine-tune-mode", "finetune"], ["last-linear-layer", "full-model"]),
+])
+def test_what_cannot_run_says_why_at_once(root, flags, said):
+    """Catches a traceback, a message that does not help, and PyTorch imported only to say no. The course's files are
+    made to look missing, should they have been downloaded.
+    """
+    code = ("import os, runpy, sys; sys.argv = ['classifier.py', *sys.argv[1:]]\n"
+            "exists = os.path.exists; os.path.exists = lambda path: 'ids-' not in str(path) and exists(path)\n"
+            "try: runpy.run_path('classifier.py', run_name='__main__')\n"
+            "finally: print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code, *flags], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert all(words in done.stderr for words in said) and "Traceback" not in done.stderr
+
+
+def test_help_needs_no_pytorch(root):
+    """Catches an import that makes --help wait for PyTorch."""
+    code = ("import runpy, sys; sys.argv = ['classifier.py', '--help']\n"
+            "try: runpy.run_path('classifier.py', run_name='__main__')\n"
+            "finally: print([name for name in ('torch', 'numpy', 'sklearn', 'tokenizers') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("[]\n")
+    assert "./setup.sh classifier.py --quick" in done.stdout and "--fine-tune-mode" in done.stdout
+
+
+def test_a_model_that_is_not_there(folder, tmp_path, monkeypatch):
+    """Catches a traceback, or a run folder left behind by a run that never was."""
+    with pytest.raises(UserError, match="nowhere"):
+        run(settings_for(folder, tmp_path, model=str(tmp_path / "nowhere")), monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_larger_than_its_model(folder, tmp_path, monkeypatch):
+    """Catches ids without an embedding, found only when such a word is read."""
+    make_backbone(tmp_path / "model", folder / "tokenizer.json", 280)
+    small = GPT2Model(GPT2Config(vocab_size=200, max_position_embeddings=32, hidden_size=32, num_hidden_layers=2,
+                                 num_attention_heads=2))
+    save_pretrained(small, tmp_path / "model")
+    with pytest.raises(UserError, match="its tokenizer has 280 tokens, its model only 200"):
+        run(settings_for(folder, tmp_path, model=str(tmp_path / "model")), monkeypatch)
+
+
+def test_predictions_that_cannot_be_written(folder, tmp_path, monkeypatch):
+    """Catches a traceback at the end of a long training."""
+    (tmp_path / "predictions").write_text("in the way")
+    with pytest.raises(UserError, match="predictions"):
+        run(settings_for(folder, tmp_path, epochs=1), monkeypatch)
+
+
+def head_config(mode, p=0.3):
+    return SimpleNamespace(num_labels=5, hidden_size=32, hidden_dropout_prob=p, fine_tune_mode=mode)
+
+
+def test_a_frozen_backbone_stays_frozen(folder):
+    """Catches dropout in a frozen backbone (as in the course's starter) and gradients that cost half the time."""
+    model = GPT2SentimentClassifier(head_config(MODES[0]), GPT2Model.from_pretrained(str(folder / "model")))
+    assert model.training and model.head.training and model.train() is model
+    assert not any(module.training for module in model.gpt.modules())
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
+    assert not any(module.training for module in model.eval().modules())
+
+
+def test_a_full_model_trains_everything(folder):
+    """Catches a backbone left in eval mode by from_pretrained, and parameters left out."""
+    model = GPT2SentimentClassifier(head_config(MODES[1]), GPT2Model.from_pretrained(str(folder / "model")))
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    ids = torch.tensor([[5, 6, 7], [8, 9, 279]])
+    logits = model(ids, torch.tensor([[1, 1, 1], [1, 1, 0]]))
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
+    unused = {name for name, p in model.named_parameters() if p.grad is None}
+    assert unused == set()
+
+
+def test_only_two_modes():
+    """Catches a misspelt mode taken for one of the two."""
+    with pytest.raises(ValueError, match="last-linear-layer or full-model, not 'pretrain'"):
+        GPT2SentimentClassifier(head_config("pretrain"), None)
+
+
+def test_dropout_and_random_weights_of_the_backbone(folder, tmp_path):
+    """Catches --backbone-dropout that never reaches the backbone (as in the course's starter), and a random backbone
+    that is the pretrained one, or of another shape.
+    """
+    settings = settings_for(folder, tmp_path, backbone_dropout=0.25)
+    recipe = settings.recipe(settings.tasks()[0])
+    backbone = load_backbone(settings, recipe, folder / "model")
+    rates = {module.p for module in backbone.modules() if hasattr(module, "p")}
+    assert rates == {0.25}
+    torch.manual_seed(5)
+    settings = settings_for(folder, tmp_path, random_backbone=True, gradient_checkpointing=True)
+    random = load_backbone(settings, settings.recipe(settings.tasks()[0]), folder / "model")
+    assert random.gradient_checkpointing and not backbone.gradient_checkpointing
+    for (name, ours), theirs in zip(random.named_parameters(), backbone.parameters(), strict=True):
+        assert ours.shape == theirs.shape
+        assert "norm" in name or "bias" in name or not torch.equal(ours, theirs)
+
+
+def test_the_closing_table():
+    """Catches columns that run into each other and numbers in each other's place."""
+    results = [Result("sst", Score(0.25, 0.1, 100), Score(0.4, 0.35, 100), Score(0.5, 0.45, 100), 7),
+               Result("cfimdb-sample", Score(0.5, 0.3, 1101), Score(1.0, 1.0, 1101), Score(0.9, 0.89, 1101), 10)]
+    lines = closing_table(results, "last-linear-layer").splitlines()
+    numbers = [re.findall(r"\d\.\d{3}", line) for line in lines]
+    assert numbers == [[], ["0.250", "0.043", "0.100"], ["0.400", "0.049", "0.350"], ["0.500", "0.050", "0.450"],
+                       ["0.500", "0.015", "0.300"], ["1.000", "0.000", "1.000"], ["0.900", "0.009", "0.890"], []]
+    assert "sst (100) " in lines[1] and "cfimdb-sample (1101) " in lines[4]
+    assert "this run, last-linear-layer, epoch 7 " in lines[3] and "epoch 10 " in lines[6]
+    assert len({len(line) for line in lines[1:7]}) == 1

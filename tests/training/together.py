@@ -46,8 +46,8 @@ from training.stopping import StopSignals
 TRAIN, DEV, TEST = 21, 13, 9
 """Examples. Batches of 5: each epoch has one of a single example, for which most processes have nothing to do."""
 FULL = {"fine_tune_mode": "full-model", "max_grad_norm": 0.5, "accumulate": 2}
-STEPS = 10
-"""Of two epochs."""
+PATIENCE = 180
+"""Seconds after which a process that still runs is ended by an alarm."""
 
 
 @dataclass
@@ -64,8 +64,7 @@ class Ended:
 def start(size: int, job: Callable[[], object], folder: Path) -> Ended:
     """Run a job in `size` forks of this process, which find each other as torchrun's would; wait for them all."""
     started, pids = time.monotonic(), []
-    # Like torchrun, which keeps the store in a process of its own, so that it outlives each of the run's.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    keeper, port = keep_store()
     out, err = folder / "stdout", folder / "stderr"
     for path in (out, err):
         path.write_text("")
@@ -75,8 +74,9 @@ def start(size: int, job: Callable[[], object], folder: Path) -> Ended:
             for number, path in ((1, out), (2, err)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
-                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                            "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            signal.alarm(PATIENCE)
             status = 1
             try:
                 cli.attempt(job)
@@ -89,7 +89,27 @@ def start(size: int, job: Callable[[], object], folder: Path) -> Ended:
                 os._exit(status)
         pids.append(pid)
     statuses = wait(pids)
+    os.kill(keeper, signal.SIGKILL)
+    os.waitpid(keeper, 0)
     return Ended([statuses[pid] for pid in pids], out.read_text(), err.read_text(), time.monotonic() - started)
+
+
+def keep_store() -> tuple[int, int]:
+    """(process, port) of a store in a process of its own, as torchrun keeps it: it outlives the run's processes.
+
+    Not in this one, because it has threads, and a fork copies the locks that these hold at that moment.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(write, store.port.to_bytes(4, "little"))
+        while True:
+            signal.pause()
+    port = int.from_bytes(os.read(read, 4), "little")
+    os.close(read)
+    os.close(write)
+    return pid, port
 
 
 def wait(pids: list[int]) -> dict[int, int]:
@@ -144,9 +164,9 @@ def train(out: Path, *, act: Callable[[Group, int], object] = lambda group, step
                 "predictions": out / "predictions", "shard": shard, "resume": resume, **files, **settings}
     settings = Settings(**settings)
     (task,) = settings.tasks()
-    with joined() as group, StopSignals(speak=group.is_main) as stop:
+    with joined() as group:
         machine = Machine.choose(settings.device, settings.precision, group)
-        classifier.run_task(settings, task, Path(settings.model), machine, stop)
+        classifier.run_task(settings, task, Path(settings.model), machine, StopSignals(speak=group.is_main))
     Session.after_step = after_step
 
 

@@ -142,8 +142,8 @@ def test_exactly_this_many_steps(done):
 
 
 def test_predictions_are_those_of_the_best_epoch(done, folder):
-    """Catches predictions of the last epoch, in another order, or with dropout: the best epoch's weights are put into a
-    fresh model, which reads each text alone.
+    """Catches labels in another order, of padding or with dropout: the best epoch's weights are put into a fresh
+    model, which reads each text alone.
     """
     scores = [record["dev_accuracy"] for record in done.log()]
     best = done.json("best.json")["state"]
@@ -162,6 +162,26 @@ def test_predictions_are_those_of_the_best_epoch(done, folder):
                 labels.append(int(model(torch.tensor([ids]), torch.ones(1, len(ids))).argmax()))
         assert done.predictions(split).decode() == "id \t Predicted_Sentiment \n" + "".join(
             f"id{number}, {label} \n" for number, label in zip(numbers, labels, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_best_epoch_is_the_first_of_equals_and_predicts(folder, tmp_path, monkeypatch, mode):
+    """Catches predictions with the last epoch's weights: here the second epoch is the best, and the third equal."""
+    scores = iter([Score(0.5, 0.5, DEV), Score(0.8, 0.8, DEV), Score(0.8, 0.8, DEV)])
+    monkeypatch.setattr(classifier, "score_split", lambda *_: next(scores))
+    write_split, used = classifier.write_split, []
+
+    def spy(settings, task, name, split, model, machine):
+        used.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return write_split(settings, task, name, split, model, machine)
+
+    monkeypatch.setattr(classifier, "write_split", spy)
+    done = finish(folder, tmp_path, mode)
+    second, third = done.tensors("weights-00000012*"), done.tensors("weights-00000018*")
+    assert done.json("best.json")["state"]["epoch"] == 2 and len(used) == 2
+    for weights in used:
+        assert all(torch.equal(tensor, second[name]) for name, tensor in weights.items())
+        assert not all(torch.equal(tensor, third[name]) for name, tensor in weights.items())
 
 
 def test_the_table_tells_what_the_files_hold(done):

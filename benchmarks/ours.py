@@ -9,7 +9,7 @@ import torch
 from benchmarks.workload import Peer, Workload
 from classifier import GPT2SentimentClassifier, HeadConfig
 from data.batching import FeatureDataset, epoch_order, eval_order
-from models.gpt2 import GPT2Model
+from models.last_token import LastTokenGPT2
 from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.device import Machine
@@ -28,7 +28,7 @@ class Ours(Peer):
         self.examples, self.data = work.dataset()
         self.machine = Machine.choose(work.device, work.precision)
         config = HeadConfig(work.files.num_labels, work.shape.hidden_size, 0.3, work.mode)
-        self.model = GPT2SentimentClassifier(config, GPT2Model(work.shape)).to(self.machine.device)
+        self.model = GPT2SentimentClassifier(config, LastTokenGPT2(work.shape)).to(self.machine.device)
         self.optimizer = AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-5)
 
     def training_order(self) -> list[list[int]]:

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models import pretrained
 from models.config import GPT2Config
+from modules.dropout import Dropout
 from modules.gpt2_layer import GPT2Layer
 
 
@@ -33,7 +34,7 @@ class GPT2Model(nn.Module):
         # No padding_idx: id 0 is a real token ("!"), and its embedding must learn like any other.
         self.word_embedding = nn.Embedding(config.vocab_size, C)
         self.pos_embedding = nn.Embedding(config.max_position_embeddings, C)
-        self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.embed_dropout = Dropout(config.hidden_dropout_prob)
         self.gpt_layers = nn.ModuleList(GPT2Layer(config) for _ in range(config.num_hidden_layers))
         self.final_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False  # True recomputes blocks in backward: less memory, more work
@@ -91,11 +92,14 @@ class GPT2Model(nn.Module):
         """The blocks: hidden_states [B, T, C], attention_mask [B, T] of 0/1 (None: no padding) to [B, T, C]"""
         mask = None if attention_mask is None else additive_mask(attention_mask, hidden_states.dtype)
         for layer in self.gpt_layers:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden_states = checkpoint(layer, hidden_states, mask, use_reentrant=False)
-            else:
-                hidden_states = layer(hidden_states, mask)
+            hidden_states = self.run_layer(layer, hidden_states, mask)
         return hidden_states
+
+    def run_layer(self, layer: GPT2Layer, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """One block, hidden_states [B, T, C] to [B, T, C], recomputed in the backward pass if that is wanted."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, hidden_states, mask, use_reentrant=False)
+        return layer(hidden_states, mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, T] -> {'last_hidden_state': [B, T, C], 'last_token': [B, C]}.
@@ -103,6 +107,14 @@ class GPT2Model(nn.Module):
         last_token is the vector of each row's last token that is not padding. ValueError for a row that
         starts with padding (left padding, or nothing but padding): its positions would be wrong.
         """
+        self.check_inputs(input_ids, attention_mask)
+        hidden_states = self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))
+        rows, last = self.last_positions(attention_mask)
+        return {"last_hidden_state": hidden_states, "last_token": hidden_states[rows, last]}
+
+    @staticmethod
+    def check_inputs(input_ids: Tensor, attention_mask: Tensor) -> None:
+        """ValueError unless both are [B, T] with T of at least 1, and every row starts with a token."""
         if attention_mask.shape != input_ids.shape or input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise ValueError("input_ids and attention_mask must both be [B, T] with T of at least 1, not "
                              f"{list(input_ids.shape)} and {list(attention_mask.shape)}")
@@ -110,12 +122,14 @@ class GPT2Model(nn.Module):
             rows = (attention_mask[:, 0] == 0).nonzero().flatten().tolist()
             raise ValueError(f"rows {rows} of attention_mask start with padding: pad on the right, and give "
                              "every row at least one token")
-        hidden_states = self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))
-        B, T = input_ids.shape
-        positions = torch.arange(T, device=input_ids.device)
+
+    @staticmethod
+    def last_positions(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """attention_mask [B, T] -> (0 .. B-1, where each row's last token is): an index into [B, T, ...]."""
+        B, T = attention_mask.shape
+        positions = torch.arange(T, device=attention_mask.device)
         last = (attention_mask.ne(0) * positions).argmax(dim=1)  # [B]; a hole would shift mask.sum() - 1
-        rows = torch.arange(B, device=input_ids.device)
-        return {"last_hidden_state": hidden_states, "last_token": hidden_states[rows, last]}
+        return torch.arange(B, device=attention_mask.device), last
 
     def hidden_state_to_token(self, hidden_state: Tensor) -> Tensor:
         """[..., C] -> logits [..., V]: the output layer shares the token embedding's weights."""

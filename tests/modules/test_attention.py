@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modules import attention as module_under_test
-from modules.attention import CausalSelfAttention, attention, causal_mask, fused_attention, fused_is_faster
+from modules import attention_in_pieces as pieces_under_test
+from modules.attention import (
+    CausalSelfAttention,
+    attention,
+    both_masks,
+    causal_mask,
+    dropping_attention,
+    fastest,
+    fused_attention,
+)
+from modules.attention_in_pieces import attention_in_pieces
+from modules.dropout import draw_kept
 from sanity import attention as sanity
 from sanity.checks import randomise
 
@@ -55,7 +66,7 @@ def test_sanity(check, fused):
     assert result.passed, result
 
 
-@pytest.mark.parametrize("attend", [attention, fused_attention])
+@pytest.mark.parametrize("attend", [attention, fused_attention, dropping_attention])
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_the_definition(attend, T):
     """Catches: a mistake shared with PyTorch's implementation, or with our reading of its arguments."""
@@ -75,17 +86,46 @@ def test_the_fused_path_is_equal(dtype, tolerance, kind, T):
     mask = {"none": None, "all visible": torch.zeros(2, 1, 1, T, dtype=dtype), "holes": holes(2, T, dtype)}[kind]
     direction = torch.randn(2, 3, T, 4, dtype=dtype, generator=torch.Generator().manual_seed(0))
     results = []
-    for attend in (attention, fused_attention):
+    for attend in (attention, fused_attention, dropping_attention):
         out = attend(*leaves, mask, nn.Dropout(0.0))
         results.append([out, *torch.autograd.grad((out * direction).sum(), leaves)])
-    for by_hand, fused in zip(*results, strict=True):
-        torch.testing.assert_close(fused, by_hand, rtol=0, atol=tolerance * max(1.0, by_hand.abs().max().item()))
+    for by_hand, *others in zip(*results, strict=True):
+        for fast in others:
+            torch.testing.assert_close(fast, by_hand, rtol=0, atol=tolerance * max(1.0, by_hand.abs().max().item()))
+
+
+@pytest.mark.parametrize("piece", [1, 100, 200, 2**18], ids=["a matrix", "two heads", "two rows", "all"])
+@pytest.mark.parametrize("kind", ["none", "holes"])
+def test_pieces_drop_what_the_definition_would(monkeypatch, piece, kind):
+    """Catches: a piece skipped or done twice, another row's mask, a gradient that forgets what was dropped."""
+    monkeypatch.setattr(pieces_under_test, "PIECE", piece)
+    leaves = [tensor.requires_grad_() for tensor in random_qkv(B=5, nh=3, T=7)]
+    mask = {"none": None, "holes": holes(5, 7)}[kind]
+    torch.manual_seed(0)
+    kept, scale = draw_kept(torch.Size((5, 3, 7, 7)), 0.3)
+    torch.manual_seed(0)
+    ours = attention_in_pieces(*leaves, both_masks(leaves[0], mask), 0.3)
+    want = attention(*leaves, mask, lambda weights: weights * kept * scale)
+    torch.testing.assert_close(ours, want, rtol=0, atol=1e-13)
+    direction = torch.randn(5, 3, 7, 4, dtype=torch.float64)
+    for got, expected in zip(torch.autograd.grad(ours, leaves, direction), torch.autograd.grad(want, leaves, direction),
+                             strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
+
+
+def test_pieces_keep_little_for_the_backward_pass():
+    """Catches: a second or third [T, T] tensor kept, which is most of the memory for long texts."""
+    sizes = []
+    q, k, v = (tensor.float().requires_grad_() for tensor in random_qkv(B=2, nh=3, T=64, hs=4))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+        dropping_attention(q, k, v, None, nn.Dropout(0.1))
+    assert sum(sizes) == 3 * q.nbytes + 2 * 3 * 64 * 64 * (4 + 1)
 
 
 def test_dropout_on_both_paths():
     """Catches: a fused path that drops in eval mode, not at all in training, or with another scale."""
     q, k, v = random_qkv(B=1, nh=2, T=9, hs=4)
-    for attend in (attention, fused_attention):
+    for attend in (attention, fused_attention, dropping_attention):
         assert attend(q, k, v, None, nn.Dropout(1.0)).abs().max() == 0
         torch.testing.assert_close(attend(q, k, v, None, nn.Dropout(1.0).eval()),
                                    attention(q, k, v, None, nn.Dropout(0.0)))
@@ -95,17 +135,18 @@ def test_dropout_on_both_paths():
         assert (mean[:, :, 0] - v[:, :, 0]).abs().max() < 0.2
 
 
-@pytest.mark.parametrize("dtype, p, training, gradients, fused", [
-    (torch.float32, 0.0, True, True, True),
-    (torch.float32, 0.1, False, False, True),
-    (torch.float32, 0.1, True, True, False),
-    (torch.bfloat16, 0.0, True, True, False),
-    (torch.bfloat16, 0.1, False, False, True),
+@pytest.mark.parametrize("dtype, p, training, gradients, best", [
+    (torch.float32, 0.0, True, True, "fused_attention"),
+    (torch.float32, 0.1, False, False, "fused_attention"),
+    (torch.float32, 0.1, True, True, "dropping_attention"),
+    (torch.bfloat16, 0.0, True, True, "attention"),
+    (torch.bfloat16, 0.1, True, True, "attention"),
+    (torch.bfloat16, 0.1, False, False, "fused_attention"),
 ])
-def test_the_faster_path_is_taken(monkeypatch, dtype, p, training, gradients, fused):
+def test_the_fastest_path_is_taken(monkeypatch, dtype, p, training, gradients, best):
     """Catches: a choice that slows training on the CPU down, or a flag that chooses nothing."""
     taken = []
-    for name in ("attention", "fused_attention"):
+    for name in ("attention", "fused_attention", "dropping_attention"):
         real = getattr(module_under_test, name)
         monkeypatch.setattr(module_under_test, name, lambda *a, name=name, real=real: taken.append(name) or real(*a))
     x = torch.randn(1, 3, 48, dtype=dtype)
@@ -113,12 +154,12 @@ def test_the_faster_path_is_taken(monkeypatch, dtype, p, training, gradients, fu
         module = CausalSelfAttention(config(p=p, fused=allowed)).to(dtype).train(training)
         with torch.set_grad_enabled(gradients):
             module(x)
-    assert taken == ["fused_attention" if fused else "attention", "attention"]
+    assert taken == [best, "attention"]
 
 
 def test_a_gpu_always_takes_the_fused_path():
     """Catches: the CPU's exceptions applied to a GPU, whose kernels know dropout."""
-    assert fused_is_faster(SimpleNamespace(device=torch.device("cuda")), nn.Dropout(0.1))
+    assert fastest(SimpleNamespace(device=torch.device("cuda")), nn.Dropout(0.1)) is fused_attention
 
 
 def test_bfloat16_is_close():

@@ -2,7 +2,7 @@
 
     ./setup.sh -m benchmarks                 every row, in a few minutes on 2 cores and 8 GB
     ./setup.sh -m benchmarks --full          more rounds and texts, about a quarter of an hour
-    ./setup.sh -m benchmarks --rows adamw    some rows only: adamw training frozen evaluation memory quick growth gpu
+    ./setup.sh -m benchmarks --rows adamw    some rows only
 
 Contenders take turns, so that whatever else the machine does hits all alike. Writes results.jsonl, tables.md and
 growth.png into the output folder.
@@ -16,7 +16,9 @@ from common import cli
 from common.errors import UserError
 from common.files import write_atomic
 
-ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "growth", "gpu")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+
+ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "growth", "buckets", "gpu")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Settings:
     """What to measure."""
 
     rows: tuple[str, ...] = ROW_NAMES
-    """Which rows: adamw training frozen evaluation memory quick growth gpu."""
+    """Which rows: adamw training frozen evaluation memory quick growth buckets gpu."""
     full: bool = False
     """More rounds, more texts."""
     data: Path | None = None
@@ -35,6 +37,8 @@ class Settings:
     """Threads of each contender. Default: PyTorch's choice, one for each core."""
     out: Path = Path("runs/benchmarks")
     """Folder for the results."""
+    docs: bool = False
+    """Put the tables and the plot into docs/performance.md as well."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -55,11 +59,12 @@ def main() -> None:
 
     from benchmarks.arena import machine_facts
     from benchmarks.growth import curves, plot
-    from benchmarks.results import Result, json_lines, markdown_tables, text_tables
+    from benchmarks.results import Result, json_lines, markdown_tables, replace_tables, text_tables
     from benchmarks.rows import ROWS, Plan
 
     threads = settings.threads or torch.get_num_threads()
-    effort = {"rounds": 5, "batches": 6, "texts": 256} if settings.full else {"rounds": 2, "batches": 4, "texts": 96}
+    effort = {"rounds": 5, "batches": 6, "texts": 256, "seeds": 8} if settings.full else {
+        "rounds": 2, "batches": 4, "texts": 96, "seeds": 3}
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,
                                       "files": {task: str(plan.work(task).files.train) for task in ("sst", "cfimdb")}}
@@ -72,9 +77,14 @@ def main() -> None:
     print("\n" + text_tables(results))
     settings.out.mkdir(parents=True, exist_ok=True)
     write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
-    write_atomic(settings.out / "tables.md", markdown_tables(results) + "\n")
+    tables = markdown_tables(facts, results)
+    write_atomic(settings.out / "tables.md", tables)
     if curves(results):
         plot(results, settings.out / "growth.png")
+    if settings.docs:
+        write_atomic(PAGE, replace_tables(PAGE.read_text(encoding="utf-8"), tables))
+        if curves(results):
+            plot(results, PAGE.parent / "growth.png")
     print(f"\nresults.jsonl, tables.md and plots are in {settings.out}")
 
 

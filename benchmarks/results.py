@@ -1,11 +1,13 @@
 """What was measured, what was aimed at, and the table that puts the two side by side."""
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from benchmarks.arena import spread_of
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Result:
     contender: str
     costs: tuple[float, ...]
     "Seconds or MB; those of one round were measured right after one another, so rounds can be compared in pairs."
-    unit: Literal["s", "s/example", "MB"] = "s"
+    unit: Literal["s", "s/example", "MB", "share"] = "s"
     note: str = ""
 
     @property
@@ -27,6 +29,8 @@ class Result:
             return f"{1 / median:.2f} ({1 / high:.2f} to {1 / low:.2f}) examples/s"
         if self.unit == "MB":
             return f"{median:,.0f} MB"
+        if self.unit == "share":
+            return f"mean {statistics.mean(self.costs):.3f} ({min(self.costs):.3f} to {max(self.costs):.3f})"
         scale, unit = (1, "s") if median >= 1 else (1e3, "ms")
         return f"{median * scale:.3g} ({low * scale:.3g} to {high * scale:.3g}) {unit}"
 
@@ -38,8 +42,9 @@ class Target:
     row: str
     peer: str
     "Contender to compare with; empty for a limit in the row's own unit."
-    kind: Literal["faster", "cost", "limit"]
-    "faster: peer's cost / ours, at least; cost: ours / peer's, at most; limit: ours itself, at most."
+    kind: Literal["faster", "cost", "limit", "alike"]
+    """faster: peer's cost / ours, at least; cost: ours / peer's, at most; limit: ours itself, at most; alike: the
+    difference of the means, in standard errors of their mean difference over the rounds, at most."""
     bound: float
     contender: str = "ours"
 
@@ -50,6 +55,10 @@ class Target:
             return None
         if self.kind == "limit":
             figures = list(ours.costs)
+        elif self.kind == "alike":
+            differences = [a - b for a, b in zip(ours.costs, peer.costs, strict=True)]
+            error = statistics.stdev(differences) / len(differences) ** 0.5
+            figures = [abs(statistics.mean(differences)) / error if any(differences) else 0.0]
         else:
             figures = [a / b for a, b in zip(ours.costs, peer.costs, strict=True)]
         if self.kind == "faster":
@@ -79,6 +88,7 @@ TARGETS = (
     Target("peak memory, sst", "Hugging Face", "cost", 1.0),
     Target("peak memory, cfimdb", "course", "cost", 1.0),
     Target("peak memory, cfimdb", "Hugging Face", "cost", 1.0),
+    Target("dev error, buckets", "random order", "alike", 2.0, "bucketed"),
     Target("GPU training, sst", "Hugging Face", "faster", 1.3),
 )
 
@@ -91,7 +101,7 @@ def judge_all(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 def figure_text(verdict: dict[str, Any]) -> str:
     """`1.62 x (1.60 to 1.65)`."""
-    text = f"{verdict['figure']:.3g}" + (" x" if verdict["peer"] else "")
+    text = f"{verdict['figure']:.3g}" + {"limit": "", "alike": " standard errors"}.get(verdict["kind"], " x")
     if verdict["low"] != verdict["high"]:
         text += f" ({verdict['low']:.3g} to {verdict['high']:.3g})"
     return text
@@ -103,6 +113,8 @@ def target_text(verdict: dict[str, Any]) -> str:
         return f"at least {verdict['bound']:g} x as fast as {verdict['peer']}"
     if verdict["kind"] == "cost":
         return f"at most {verdict['bound']:g} x {verdict['peer']}"
+    if verdict["kind"] == "alike":
+        return f"within {verdict['bound']:g} standard errors of {verdict['peer']}"
     return f"at most {verdict['bound']:g}"
 
 
@@ -120,15 +132,30 @@ def text_tables(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def markdown_tables(results: Sequence[Result]) -> str:
-    """The same for docs/performance.md."""
-    lines = ["| what | target | measured | |", "|---|---|---|---|"]
+def markdown_tables(facts: dict[str, Any], results: Sequence[Result]) -> str:
+    """The same for docs/performance.md, with the machine's facts."""
+    lines = [f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads for each contender, "
+             f"{facts.get('memory_gb', '?')} GB; load before the run {facts.get('load', 0):.1f}; "
+             f"Python {facts['python']}, PyTorch {facts['torch']}, Transformers {facts['transformers']}.", "",
+             "| what | target | measured | |", "|---|---|---|---|"]
     for verdict in judge_all(results):
         lines.append(f"| {verdict['row']} | {target_text(verdict)} | {figure_text(verdict)} | "
                      f"{'met' if verdict['met'] else '**missed**'} |")
     lines += ["", "| row | contender | measured | |", "|---|---|---|---|"]
     lines += [f"| {result.row} | {result.contender} | {result.shown} | {result.note} |" for result in results]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+BEGIN, END = "<!-- tables: written by benchmarks --docs -->\n", "<!-- end of tables -->\n"
+
+
+def replace_tables(page: str, tables: str) -> str:
+    """The page with what stands between the two marks replaced."""
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"docs/performance.md has lost its marks {BEGIN.strip()} and {END.strip()}")
+    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
 
 
 def json_lines(facts: dict[str, Any], results: Sequence[Result]) -> str:

@@ -34,6 +34,8 @@ class Plan:
     "Typical batches timed in a round."
     texts: int
     "Texts evaluated in a round; a quarter as many long ones."
+    seeds: int
+    "Seeds for comparing accuracies."
 
     def work(self, task: str, **changes: Any) -> Workload:
         """The workload on a task."""
@@ -218,8 +220,7 @@ def measure_memory(plan: Plan) -> Iterator[Result]:
 
 def time_quick_run(plan: Plan) -> Iterator[Result]:
     """`classifier.py --quick` as a user starts it."""
-    if not (REPOSITORY / "models" / "gpt2-tiny" / "model.safetensors").exists():
-        print("quick run: skipped, models/gpt2-tiny has no weights", file=sys.stderr)
+    if not has_tiny():
         return
     firsts, wholes = [], []
     for _ in range(max(plan.rounds // 2, 1)):
@@ -232,6 +233,22 @@ def time_quick_run(plan: Plan) -> Iterator[Result]:
             firsts.append(float(mark.read_text()) - began)
     yield Result("quick run, first batch", "ours", tuple(firsts), note="from the start of python")
     yield Result("quick run, whole", "ours", tuple(wholes))
+
+
+def check_buckets(plan: Plan) -> Iterator[Result]:
+    """Accuracy with batches of like length and with random ones."""
+    if not has_tiny():
+        return
+    from benchmarks.buckets import compare_orders
+    yield from compare_orders(plan.threads, plan.seeds, epochs=6)
+
+
+def has_tiny() -> bool:
+    """Whether gpt2-tiny is there; says so if not."""
+    if (REPOSITORY / "models" / "gpt2-tiny" / "model.safetensors").exists():
+        return True
+    print("skipped: models/gpt2-tiny has no weights here", file=sys.stderr)
+    return False
 
 
 def time_gpu(plan: Plan) -> Iterator[Result]:
@@ -251,5 +268,6 @@ ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {
     "memory": measure_memory,
     "quick": time_quick_run,
     "growth": lambda plan: time_growth(plan.threads),
+    "buckets": check_buckets,
     "gpu": time_gpu,
 }

@@ -11,7 +11,17 @@ import pytest
 
 from benchmarks.arena import Contender, machine_facts, spread_of
 from benchmarks.growth import curves, exponents, plot
-from benchmarks.results import Result, Target, json_lines, judge_all, markdown_tables, text_tables
+from benchmarks.results import (
+    BEGIN,
+    END,
+    Result,
+    Target,
+    json_lines,
+    judge_all,
+    markdown_tables,
+    replace_tables,
+    text_tables,
+)
 from benchmarks.rows import turns
 from benchmarks.workload import padded_tokens, spread, typical_batches
 from common.errors import UserError
@@ -98,13 +108,32 @@ def test_tables_show_rates_and_verdicts() -> None:
     results = [Result("training, sst", "ours", (0.1, 0.1), "s/example"),
                Result("training, sst", "course", (0.4, 0.4), "s/example"),
                Result("training, sst", "Hugging Face", (0.12, 0.12), "s/example")]
-    text, markdown = text_tables(results), markdown_tables(results)
+    facts = machine_facts(1)
+    text, markdown = text_tables(results), markdown_tables(facts, results)
     assert "10.00 (10.00 to 10.00) examples/s" in text and "2.50 (2.50 to 2.50) examples/s" in text
     assert [verdict["met"] for verdict in judge_all(results)] == [True, False]
     assert "| training, sst | at least 2 x as fast as course | 4 x | met |" in markdown
     assert "1.2 x | **missed** |" in markdown
-    records = [json.loads(line) for line in json_lines(machine_facts(1), results).splitlines()]
+    records = [json.loads(line) for line in json_lines(facts, results).splitlines()]
     assert [next(iter(record)) for record in records] == ["facts"] + ["result"] * 3 + ["target"] * 2
+
+
+def test_alike_means_within_the_noise() -> None:
+    """Would catch a difference that is called noise, or noise that is called a difference."""
+    table = {("r", name): Result("r", name, costs, "share") for name, costs in
+             {"a": (0.30, 0.35, 0.40), "b": (0.31, 0.33, 0.41), "c": (0.40, 0.44, 0.50)}.items()}
+    assert Target("r", "b", "alike", 2.0, "a").judge(table)["met"]
+    assert Target("r", "a", "alike", 2.0, "a").judge(table)["figure"] == 0
+    assert Target("r", "c", "alike", 2.0, "a").judge(table)["met"] is False
+
+
+def test_tables_go_between_their_marks() -> None:
+    """Would catch a page that loses what is written around its tables, or grows with each run."""
+    page = f"above\n{BEGIN}old\n{END}below\n"
+    once = replace_tables(page, "new\n")
+    assert once == f"above\n{BEGIN}\nnew\n\n{END}below\n" and replace_tables(once, "new\n") == once
+    with pytest.raises(UserError, match="has lost its marks"):
+        replace_tables("above\n", "new\n")
 
 
 def test_quartiles_of_few_rounds() -> None:

@@ -9,6 +9,7 @@ Writes runs/TASK-MODE/ (configuration, log, checkpoints), predictions/, and a cl
 """
 
 from common import cli
+from training.predictions import check_folder, prediction_file, write_predictions
 from training.settings import Settings
 
 
@@ -19,6 +20,7 @@ def parse_settings() -> Settings:
     settings = cli.from_arguments(Settings, parser.parse_args())
     for task in settings.tasks():
         task.check_files()
+    check_folder(settings.predictions)  # now, not after hours of training
     return settings
 
 
@@ -26,6 +28,7 @@ if __name__ == "__main__":
     # Before PyTorch is imported, so that --help, a wrong flag and a missing file answer at once.
     with cli.one_voice():
         SETTINGS = cli.attempt(parse_settings)
+    cli.hush_interrupts()
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +42,7 @@ from data.tasks import Recipe, Task
 from data.tokenizer import Tokenizer
 from models import pretrained
 from models.gpt2 import GPT2Model
+from models.last_token import LastTokenGPT2
 from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.baselines import majority_class, tfidf_logistic_regression
@@ -48,7 +52,7 @@ from training.distributed import joined
 from training.evaluate import Score, score
 from training.features import hash_tensors
 from training.loop import Feed, TrainState, classification, fit
-from training.predictions import prediction_file, write_predictions
+from training.memory import enough_memory, halved
 from training.run_folder import RunFolder
 from training.schedule import make_scheduler
 from training.seeding import deterministic, seed_everything
@@ -114,10 +118,11 @@ def load_backbone(settings: Settings, recipe: Recipe, folder: Path) -> GPT2Model
     """The backbone in a folder, its dropout changed where asked for; random weights with --random-backbone."""
     p = recipe.backbone_dropout
     dropout = {} if p is None else {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
+    kind = GPT2Model if settings.shard else LastTokenGPT2  # sharding must see every block called
     if settings.random_backbone:
-        backbone = GPT2Model(replace(pretrained.read_config(folder), **dropout))
+        backbone = kind(replace(pretrained.read_config(folder), **dropout))
     else:
-        backbone = GPT2Model.from_pretrained(str(folder), **dropout)
+        backbone = kind.from_pretrained(str(folder), **dropout)
     backbone.gradient_checkpointing = settings.gradient_checkpointing
     return backbone
 
@@ -139,11 +144,14 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
               f"training loss {state.loss:.3f}, training accuracy {state.accuracy:.3f}, "
               f"dev accuracy {dev.accuracy:.3f}, dev macro-F1 {dev.macro_f1:.3f}", flush=True)
 
-    feed = Feed(order, data.dataset.collate, data.names)
-    fit(machine.group.wrap(model), session.optimizer, feed, classification, state,
-        epochs=recipe.epochs, scheduler=session.scheduler, accumulate=settings.accumulate,
-        max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_epoch,
-        describe="epoch", **machine.keywords)
+    feed = Feed(order, data.dataset.collate, data.names, [
+        None if settings.gradient_checkpointing else "--gradient_checkpointing, which takes a third more time",
+        halved("--batch_size", recipe.batch_size)])
+    with session.training():
+        fit(machine.group.wrap(model), session.optimizer, feed, classification, state,
+            epochs=recipe.epochs, scheduler=session.scheduler, accumulate=settings.accumulate,
+            max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_epoch,
+            describe="epoch", **machine.keywords)
     session.load_best()
 
 
@@ -191,9 +199,7 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
     with kind(settings.out / f"{task.name}-{settings.fine_tune_mode}") as run:
         description = {"settings": asdict(settings), "task": asdict(task), "identity": identity}
         going_on = machine.group.from_main(lambda: run.begin(description, settings.resume))
-        trained = model
-        if model.frozen:
-            splits, trained = with_features(splits, backbone, machine, settings.out / "features"), model.head
+        trained = model.head if model.frozen else model
         optimizer = AdamW([p for p in trained.parameters() if p.requires_grad], lr=recipe.lr,
                           weight_decay=settings.weight_decay)
         steps = recipe.epochs * math.ceil(len(splits["train"].examples) / recipe.batch_size)
@@ -202,6 +208,8 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
                           save_steps=settings.save_steps, group=machine.group)
         if going_on:
             session.resume()
+        if model.frozen:
+            splits = with_features(splits, backbone, machine, settings.out / "features")
         train(settings, recipe, trained, splits, session, machine)
         predicted = {name: write_split(settings, task, name, splits[name], trained, machine)
                      for name in ("dev", "test") if name in splits}
@@ -231,12 +239,13 @@ def main() -> None:
     """Every task asked for, one after another, then the closing table."""
     settings = SETTINGS
     keep_freed_memory()
-    with joined() as group, StopSignals(speak=group.is_main) as stop:
+    with joined() as group, enough_memory("for the model", "--model: a smaller one"):
         if settings.shard and group.size == 1:
             raise UserError("--shard divides a model among processes: start them with torchrun --nproc_per_node N")
         machine = Machine.choose("cuda" if settings.use_gpu else settings.device, settings.precision, group)
         deterministic(settings.deterministic)
         folder = pretrained.resolve(settings.backbone, settings.revision)
+        stop = StopSignals(speak=group.is_main)
         results = [run_task(settings, task, folder, machine, stop) for task in settings.tasks()]
         print("\n" + closing_table(results, settings.fine_tune_mode))
 

@@ -81,17 +81,26 @@ class Settings:
     """Save a checkpoint this often, besides at every evaluation."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "tokenizer_every", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                     "max_position_embeddings", "batch_tokens", "accumulate", "eval_every", "tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        cli.require_ranges(
+            self, ("vocab_size", 257, 2**16), ("tokenizer_every", 1, None), ("hidden_size", 1, 10**6),
+            ("num_hidden_layers", 1, 1000), ("num_attention_heads", 1, None), ("max_position_embeddings", 4, 10**6),
+            ("long_share", 0, 1), ("tokens", 1, None), ("batch_tokens", 1, None), ("accumulate", 1, None),
+            ("lr", 0, None), ("final_lr", 0, 1), ("warmup", 0, 1), ("bag_weight", 0, None), ("weight_decay", 0, None),
+            ("beta2", 0, 0.999999), ("max_grad_norm", 0, None), ("dropout", 0, 1), ("eval_every", 1, None),
+            ("seed", 0, 2**32 - 1), ("save_minutes", 0, None))
         if self.max_position_embeddings % 4:
             raise UserError(f"--max-position-embeddings must be a multiple of 4, not {self.max_position_embeddings}")
-        if not 0 <= self.long_share <= 1:
-            raise UserError(f"--long-share must be from 0 to 1, not {self.long_share}")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(f"--hidden-size {self.hidden_size} must be a multiple of "
+                            f"--num-attention-heads {self.num_attention_heads}")
+        if self.start and self.tokenizer:
+            raise UserError("--start brings its own tokenizer: leave out --tokenizer")
         missing = [path for path in self.text if not path.is_file()]
         if missing:
             raise UserError(f"--text: there is no file {missing[0]}")
+        missing = [path for path in (self.start, self.tokenizer) if path and not path.is_dir()]
+        if missing:
+            raise UserError(f"--start and --tokenizer take folders: there is no folder {missing[0]}")
 
     @property
     def steps(self) -> int:
@@ -108,6 +117,7 @@ def parse_settings() -> Settings:
 
 if __name__ == "__main__":
     SETTINGS = cli.attempt(parse_settings)  # before PyTorch is imported, so that --help answers at once
+    cli.hush_interrupts()
 
 import math
 from collections.abc import Callable
@@ -116,7 +126,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from common.files import sha256_file
+from common.files import make_folder, sha256_file
 from data.corpus import Blocks, Corpus, encode, train_tokenizer
 from data.tokenizer import Tokenizer
 from models.config import GPT2Config
@@ -127,7 +137,9 @@ from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.device import Machine
 from training.evaluate import leaves_model_as_found
+from training.features import hash_tensors
 from training.loop import Feed, Outcome, TrainState, fit
+from training.memory import enough_memory, halved
 from training.run_folder import RunFolder
 from training.schedule import make_scheduler
 from training.seeding import seed_everything
@@ -152,8 +164,8 @@ def pretraining(bag_weight: float) -> Callable[[LanguageModel, Blocks], Outcome]
 def held_out_loss(model: LanguageModel, corpus: Corpus, batch_tokens: int, machine: Machine) -> float:
     """Mean cross-entropy over a held-out corpus, in nats a token."""
     total = 0.0
-    for rows in corpus.evaluation_order(batch_tokens):
-        with machine.autocast():
+    for rows in corpus.evaluation_order(4 * batch_tokens):
+        with machine.autocast(), enough_memory("in evaluation", halved("--batch_tokens", batch_tokens)):
             batch = corpus.collate(rows).to(machine.device)
             total += float(model.next_token(model.hidden(batch.input_ids), batch.targets)) * len(rows)
     return total / corpus.chunks
@@ -182,13 +194,17 @@ def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, 
     return corpus.order(batch_tokens, long_share, seed, number)
 
 
+DECIDES_NOTHING = {"text", "out", "start", "tokenizer", "device", "precision", "sample", "resume", "save_minutes"}
+"""Settings that a run may be resumed without: what they say is fingerprinted by its content, or changes no weight."""
+
+
 def find_tokenizer(settings: Settings) -> Path:
     """The folder of the tokenizer: given, or trained on the first run and found again on the next."""
     if settings.start or settings.tokenizer:
         return settings.start or settings.tokenizer
     folder = settings.out / "tokenizer"
     if not (settings.resume and (folder / "tokenizer.json").exists()):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         train_tokenizer(settings.text, settings.vocab_size, settings.tokenizer_every, folder / "tokenizer.json")
     return folder
 
@@ -198,6 +214,9 @@ def make_backbone(settings: Settings, vocab_size: int) -> GPT2Model:
     dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
     if settings.start:
         gpt = GPT2Model.from_pretrained(str(settings.start), **dropout)
+        if gpt.config.max_position_embeddings % 4 or gpt.config.vocab_size < vocab_size:
+            raise UserError(f"--start {settings.start}: its {gpt.config.max_position_embeddings} positions must be a "
+                            f"multiple of 4, and its {gpt.config.vocab_size} tokens no fewer than its tokenizer's")
     else:
         shape = {name: getattr(settings, name) for name in
                  ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
@@ -208,47 +227,62 @@ def make_backbone(settings: Settings, vocab_size: int) -> GPT2Model:
     return gpt
 
 
+def identity(settings: Settings, gpt: GPT2Model, files: tuple[Path, Path], tokenizer: Tokenizer,
+             machine: Machine) -> dict:
+    """What must be the same for a run to be the same run: contents, not where they lie, so that a run may be moved."""
+    decides = {name: value for name, value in asdict(settings).items() if name not in DECIDES_NOTHING}
+    return {"settings": decides, "precision": machine.precision, "model": asdict(gpt.config),
+            "weights": hash_tensors(gpt.state_dict()), "tokenizer": tokenizer.fingerprint,
+            "ids": [sha256_file(file) for file in files]}
+
+
 def main() -> None:
-    """Tokenizer, corpus, model, training; a saved model after every leg."""
-    settings = SETTINGS
+    """Pretrain in the run folder, which is ours alone from here on."""
     keep_freed_memory()
+    with RunFolder(SETTINGS.out) as run, enough_memory("for the model", halved("--hidden_size", SETTINGS.hidden_size)):
+        pretrain(SETTINGS, run)
+
+
+def pretrain(settings: Settings, run: RunFolder) -> None:
+    """Tokenizer, corpus, model, training; a saved model after every leg."""
     machine = Machine.choose(settings.device, settings.precision)
     tokenizer_folder = find_tokenizer(settings)
     tokenizer = Tokenizer.load(tokenizer_folder)
-    (settings.out / "ids").mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out / "ids")
     files = encode(settings.text, tokenizer, settings.out / "ids")
     seed_everything(settings.seed)
     gpt = make_backbone(settings, len(tokenizer))
     corpus, held_out = (Corpus(file, gpt.config.max_position_embeddings) for file in files)
+    run_identity = identity(settings, gpt, files, tokenizer, machine)
     model = LanguageModel(gpt, corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
     optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
     scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
     state = TrainState()
     print(f"{sum(p.numel() for p in model.gpt.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
           f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
-    with RunFolder(settings.out) as run, StopSignals() as stop:
-        going_on = run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)}, settings.resume)
-        session = Session(run, model, optimizer, scheduler, state, stop=stop, save_minutes=settings.save_minutes,
-                          identity={"settings": {**asdict(settings), "resume": None, "save_minutes": None},
-                                    "ids": sha256_file(corpus.ids.filename), "tokenizer": tokenizer.fingerprint})
-        if going_on:
-            session.resume()
-        prompt = tokenizer.encode([settings.sample], 64, lowercase=False).ids[0]
-        sample = leaves_model_as_found(generate)
+    going_on = run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)}, settings.resume)
+    session = Session(run, model, optimizer, scheduler, state, identity=run_identity, stop=StopSignals(),
+                      save_minutes=settings.save_minutes)
+    if going_on:
+        session.resume()
+    prompt = tokenizer.encode([settings.sample], 64, lowercase=False).ids[0]
+    sample = leaves_model_as_found(generate)
 
-        def after_leg() -> None:
-            loss = held_out_loss(model, held_out, 4 * settings.batch_tokens, machine)
-            metrics = {"step": state.step, "tokens": state.step * settings.batch_tokens, "train_loss": state.loss,
-                       "held_out_loss": loss, "held_out_perplexity": math.exp(loss)}
-            print(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
-                  f"(perplexity {math.exp(loss):.1f})", flush=True)
-            ids = sample(model, prompt, length=40, seed=settings.seed + state.step)
-            print("   ", tokenizer.decode(ids), flush=True)
-            save_pretrained(model.gpt, settings.out / "model", dtype=torch.float16,
-                            tokenizer_file=tokenizer_folder / "tokenizer.json")
-            session.end_epoch(metrics)
+    def after_leg() -> None:
+        loss = held_out_loss(model, held_out, settings.batch_tokens, machine)
+        metrics = {"step": state.step, "tokens": state.step * settings.batch_tokens, "train_loss": state.loss,
+                   "held_out_loss": loss, "held_out_perplexity": math.exp(loss)}
+        print(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
+              f"(perplexity {math.exp(loss):.1f})", flush=True)
+        ids = sample(model, prompt, length=40, seed=settings.seed + state.step)
+        print("   ", tokenizer.decode(ids), flush=True)
+        save_pretrained(model.gpt, settings.out / "model", dtype=torch.float16,
+                        tokenizer_file=tokenizer_folder / "tokenizer.json")
+        session.end_epoch(metrics)
 
-        feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate)
+    feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate,
+                lighter=[halved("--batch_tokens", settings.batch_tokens)])
+    with session.training():
         fit(model, optimizer, feed, pretraining(settings.bag_weight), state, scheduler=scheduler,
             epochs=math.ceil(settings.steps / settings.eval_every), accumulate=settings.accumulate,
             max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,

@@ -26,6 +26,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import math
 import os
 import sys
 import textwrap
@@ -34,7 +35,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from common.errors import Stopped, UserError
+from common.errors import Stopped, UserError, printable
 
 T = TypeVar("T")
 
@@ -54,6 +55,10 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         return super().parse_known_args([_hyphenated(word) for word in words[:end]] + words[end:], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2: what is wrong, and where to read on, in place of a screen full of flags."""
+        self.exit(EXIT_USER_ERROR, f"error: {printable(message)}\nSee --help for every flag\n")
 
 
 def add_arguments(parser: Parser, settings: type) -> None:
@@ -87,6 +92,18 @@ def from_arguments(settings: type[T], namespace: argparse.Namespace) -> T:
     return settings(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(settings)})
 
 
+def require_ranges(settings: Any, *ranges: tuple[str, float, float | None]) -> None:
+    """UserError for a field of `settings` that is not a number from low to high; for a dataclass's `__post_init__`.
+
+    ranges: (field, low, high); without a high bound any finite number will do. A field that is None passes.
+    """
+    for name, low, high in ranges:
+        value = getattr(settings, name)
+        if value is not None and not (low <= value < math.inf if high is None else low <= value <= high):
+            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"--{name.replace('_', '-')} must be {bounds}, not {value}")
+
+
 def field_help(settings: type) -> dict[str, str]:
     """The string literal after each field of a dataclass (its bases' fields included), on one line."""
     texts: dict[str, str] = {}
@@ -102,6 +119,23 @@ def field_help(settings: type) -> dict[str, str]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and end the process with its exit status, as `attempt` does when it fails."""
     sys.exit(attempt(main) or 0)
+
+
+def hush_interrupts() -> None:
+    """From now on Ctrl-C ends the process without a traceback outside `run`, too.
+
+    For the seconds in which a script imports PyTorch.
+    """
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            usual(kind, error, trace)
+            return
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED)
+
+    sys.excepthook = hook
 
 
 @contextlib.contextmanager
@@ -128,7 +162,7 @@ def attempt(function: Callable[[], T]) -> T:
         sys.stdout.flush()  # here, where a broken pipe can still be caught
         return result
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -25,3 +25,15 @@ def quoted(value: object, limit: int = 60) -> str:
     """
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def printable(message: str, limit: int = 1000) -> str:
+    """A message as a terminal may have it: each line cut after `limit` characters, control characters escaped.
+
+    The last resort, for paths and whatever else got into a message without `quoted`.
+    """
+    def line(text: str) -> str:
+        text = text if len(text) <= limit else text[:limit] + "..."
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+    return "\n".join(map(line, message.split("\n")))

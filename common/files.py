@@ -47,6 +47,14 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Make a folder, and those around it, unless it is there. UserError where it cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
 def sha256_file(path: str | os.PathLike) -> str:
     """The SHA-256 of a file's bytes in 64 hex digits, read in pieces. UserError where it cannot be read."""
     digest = hashlib.sha256()

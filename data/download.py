@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from common import cli
 from common.errors import UserError, quoted
-from common.files import sha256_file, write_atomic
+from common.files import make_folder, sha256_file, write_atomic
 from common.progress import progress
 
 COMMIT = "7570cfa4385f3417298573c770df5ddfe2d97f89"
@@ -84,10 +84,7 @@ def install(names: Sequence[str], get: Callable[[str], bytes], folder: Path) -> 
     """Write these files into `folder`, each with the bytes that `get(name)` gives, checked by it."""
     for name in names:
         content = get(name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+        make_folder(folder)
         damaged = (folder / name).exists()
         write_atomic(folder / name, content)
         print(f"{name}: {'replaced, it was damaged or changed' if damaged else 'done'}")

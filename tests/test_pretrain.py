@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,22 @@ def test_other_settings_do_not_resume_this_run(text, whole, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_run_may_be_moved(text, whole, tmp_path, monkeypatch, capsys):
+    """Catches a run that is tied to where it, its text or its tokenizer lay, none of which decides the result; and one
+    that goes on with other text.
+    """
+    shutil.copytree(whole, tmp_path / "moved")
+    shutil.copy(text, tmp_path / "same.txt")
+    shutil.copytree(whole / "tokenizer", tmp_path / "tokenizer")
+    before = (whole / "log.jsonl").read_bytes()
+    run(make(tmp_path / "same.txt", tmp_path / "moved", resume=True, tokenizer=tmp_path / "tokenizer",
+             sample="ba", save_minutes=1.0), monkeypatch)
+    assert (tmp_path / "moved" / "log.jsonl").read_bytes() == before and "step" not in capsys.readouterr().err
+    (tmp_path / "same.txt").write_text(text.read_text().replace("ba", "bo"))
+    with pytest.raises(CheckpointError, match="ids was"):
+        run(make(tmp_path / "same.txt", tmp_path / "moved", resume=True), monkeypatch)
+
+
 def test_weight_decay_is_for_matrices():
     """Catches decay on biases or gains, and parameters in no group or in two."""
     model = GPT2Model(GPT2Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
@@ -197,7 +214,7 @@ def test_legs_are_cut_from_endless_passes(eval_every):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"vocab_size": 0}, "--vocab-size must be at least 1"),
+    ({"vocab_size": 0}, "--vocab-size must be from 257 to 65536, not 0"),
     ({"tokens": 0.0}, "--tokens must be at least 1"),
     ({"batch_tokens": -1}, "--batch-tokens must be at least 1"),
     ({"eval_every": 0}, "--eval-every must be at least 1"),

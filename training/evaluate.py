@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from common.progress import progress
 from training.distributed import ALONE, Group
+from training.memory import enough_memory, halved
 from training.sharding import is_sharded
 
 
@@ -51,8 +52,11 @@ def predict(
     for rows in progress(batches, describe, "batch"):
         mine, count = group.share(rows)
         batch = collate(mine).to(device)
-        with autocast():
-            output = model(*batch.inputs).float().cpu()
+        longest = batch.inputs[0].shape[1]
+        with enough_memory(f"while {describe}, {len(mine)} texts of up to {longest} tokens at once",
+                           halved("--max_length", longest), "a smaller --model"):
+            with autocast():
+                output = model(*batch.inputs).float().cpu()
         if outputs is None:
             outputs = output.new_zeros(sum(map(len, batches)), *output.shape[1:])
         if count:

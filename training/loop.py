@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.progress import progress
 from training.distributed import ALONE, Group
+from training.memory import doubled, enough_memory
 from training.sharding import whole
 
 
@@ -82,6 +83,8 @@ class Feed:
     "Row numbers -> a batch, with len() and .to(device)."
     name_rows: Callable[[Sequence[int]], Sequence[str]] = lambda rows: [f"row {row}" for row in rows]
     "Row numbers -> what a person calls these examples, for an error message."
+    lighter: Sequence[str | None] = ()
+    "What makes a step need less memory, besides --accumulate, for an error message: see training.memory."
 
 
 def fit(
@@ -113,7 +116,7 @@ def fit(
     `after_step` runs after each optimizer step; `after_epoch` when an epoch's last step is done and
     state.epoch has been counted up, while the running sums still speak of that epoch. Training may be saved
     in both and resumed from there. Raises Diverged before a loss or gradient that is not finite could reach
-    the weights.
+    the weights, and OutOfMemory where a step needs more memory than there is.
     """
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
@@ -125,27 +128,18 @@ def fit(
         bar.update(state.batch)
         model.train()
         for rows in order[state.batch:]:
-            loss, correct = 0.0, 0
-            todo = parts(rows, min(accumulate, math.ceil(len(rows) / group.size)))
-            for number, part in enumerate(todo, start=1):
-                mine, count = group.share(part)
-                batch = feed.collate(mine).to(device)
-                with nullcontext() if number == len(todo) else group.no_sync(model):
-                    with autocast():
-                        outcome = objective(model, batch)
-                    weight = count / len(rows)
-                    (outcome.loss * (weight * group.size)).backward()
-                loss += outcome.loss.detach() * weight
-                correct += outcome.correct if count else torch.zeros_like(outcome.correct)
-            loss, correct = group.sum(loss, correct)
-            norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                names = feed.name_rows(rows)
-                raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
-            if max_grad_norm is not None:
-                nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            most = math.ceil(len(rows) / group.size)
+            with enough_memory(f"in step {state.step + 1}", doubled("--accumulate", accumulate, most), *feed.lighter):
+                todo = parts(rows, min(accumulate, most))
+                loss, correct = backward(model, todo, feed, objective, device, autocast, group)
+                norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                if not math.isfinite(loss) or not math.isfinite(norm):
+                    names = feed.name_rows(rows)
+                    raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
+                if max_grad_norm is not None:
+                    nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             if scheduler is not None:
                 scheduler.step()
             state.batch += 1
@@ -159,6 +153,25 @@ def fit(
         bar.close()
         state.epoch, state.batch = state.epoch + 1, 0
         after_epoch()
+
+
+def backward(model: nn.Module, todo: Sequence[Sequence[int]], feed: Feed, objective: Objective,
+             device: torch.device | str, autocast: Callable[[], AbstractContextManager],
+             group: Group) -> tuple[Tensor, Tensor]:
+    """Add up the gradient of the mean loss over the rows of all parts; returns that loss and the correct rows."""
+    total = sum(map(len, todo))
+    loss, correct = 0.0, 0
+    for number, part in enumerate(todo, start=1):
+        mine, count = group.share(part)
+        batch = feed.collate(mine).to(device)
+        with nullcontext() if number == len(todo) else group.no_sync(model):
+            with autocast():
+                outcome = objective(model, batch)
+            weight = count / total
+            (outcome.loss * (weight * group.size)).backward()
+        loss += outcome.loss.detach() * weight
+        correct += outcome.correct if count else torch.zeros_like(outcome.correct)
+    return group.sum(loss, correct)
 
 
 def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:

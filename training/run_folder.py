@@ -40,7 +40,7 @@ class RunFolder:
     """`with RunFolder(path) as run:` makes the folder and locks it, or raises UserError naming who holds it.
 
     The lock belongs to the open file: the operating system lifts it when the process ends, however that happens.
-    A folder that was made for a run which then wrote nothing is removed again.
+    A folder that was made for a run which then never began is removed again, with all that was prepared in it.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -70,9 +70,9 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            if self._made and os.listdir(self.path) == [".lock"]:
-                (self.path / ".lock").unlink()
-                for folder in self._made:  # from the inside out
+            if self._made and not (self.path / "run.json").exists():
+                shutil.rmtree(self.path)
+                for folder in self._made[1:]:  # from the inside out
                     folder.rmdir()
         self._lock.close()
 
@@ -113,7 +113,7 @@ class RunFolder:
         return {"bytes": self._log_bytes, "sha256": self._log_hash.hexdigest()}
 
     def go_on(self, mark: dict[str, Any], step: int) -> None:
-        """Cut log.jsonl back to a mark and note the resumption in times.jsonl.
+        """Cut log.jsonl back to a mark, clear up after a save that was killed, note the resumption in times.jsonl.
 
         Raises:
             CheckpointError: the log is not the one that the mark was made of; it is left as it is.
@@ -128,6 +128,7 @@ class RunFolder:
         if path.exists():
             os.truncate(path, length)
         self._log_bytes, self._log_hash = length, hashlib.sha256(content)
+        checkpoint.remove_unnamed(self.path)  # what the last save would have removed
         self.times({"resumed at step": step, **environment()})
 
     def _own_files(self) -> list[Path]:
@@ -138,6 +139,7 @@ class RunFolder:
     def _set_aside(self) -> None:
         """Move the run that is here to previous/; one that never got to a checkpoint is removed instead."""
         moving, previous, discarded = self._aside()
+        checkpoint.remove_unnamed(self.path)
         try:
             if not any(checkpoint.exists(self.path, name) for name in checkpoint.NAMES):
                 for path in self._own_files():
@@ -168,7 +170,6 @@ class RunFolder:
         if os.path.lexists(discarded) and not os.path.lexists(previous):
             discarded.rename(previous)
         remove(discarded)
-        checkpoint.remove_unnamed(self.path)  # what the last save would have removed
 
     def _aside(self) -> tuple[Path, Path, Path]:
         """On its way to previous/, a run is in the first, and the one before it in the last of these folders."""

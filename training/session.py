@@ -1,9 +1,11 @@
 """One run's way through training: when to save, what, and how to go on from it as if nothing had happened."""
 
+import contextlib
 import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -28,11 +30,11 @@ BEST = {"epoch": 0, "step": 0, "score": 0.0}
 class Session:
     """Everything that resuming means: weights, optimizer, scheduler, TrainState, generators, best epoch, log.
 
-    Hand `after_step` to the loop and call `end_epoch` at the end of each epoch. `identity` holds what must be the
-    same for a run to be the same run: settings that matter and fingerprints of data, weights and tokenizer (JSON
-    values, nested as you like). All of `model`'s parameters and buffers are stored: with a frozen backbone, hand over
-    the head alone and put the backbone's hash into `identity`. Of the processes in a `group` the first one reads and
-    writes; all must make the same calls.
+    Run the loop in `with training():`, hand it `after_step`, and call `end_epoch` at the end of each epoch. `identity`
+    holds what must be the same for a run to be the same run: settings that matter and fingerprints of data, weights and
+    tokenizer (JSON values, nested as you like). All of `model`'s parameters and buffers are stored: with a frozen
+    backbone, hand over the head alone and put the backbone's hash into `identity`. Of the processes in a `group` the
+    first one reads and writes; all must make the same calls.
     """
 
     def __init__(self, run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -70,7 +72,16 @@ class Session:
         for name, value in stored["train"].items():
             setattr(self.state, name, value)
         self.best, self._saved_at = stored["best"], self._position()
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """To be in while the loop runs: the clock counts, and a signal asks for a stop that `after_step` makes.
+
+        Outside of it a signal ends the process at once: there is no step to be finished.
+        """
         self._clock.start(self.state.rows if self.state.batch else 0)
+        with self.stop or contextlib.nullcontext():
+            yield
 
     def after_step(self) -> None:
         """Save if it is time to; if a stop was asked for, save and raise Stopped."""

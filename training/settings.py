@@ -1,10 +1,10 @@
 """Every setting of classifier.py, with its help text; plain data, imported before PyTorch is."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from common.cli import require_ranges
 from common.errors import UserError
 from data.rules import RULES
 from data.tasks import TASKS, Mode, Recipe, Task, custom_task, recipe
@@ -109,14 +109,10 @@ class Settings:
         unknown = [name for name in self.keep if name not in RULES]
         if unknown:
             raise UserError(f"--keep: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")
-        for flag, low, high in (("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
-                                ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
-                                ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
-                                ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1)):
-            value = getattr(self, flag)
-            if value is not None and not (low <= value <= high if high is not None else low <= value < math.inf):
-                bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UserError(f"--{flag.replace('_', '-')} must be {bounds}, not {value}")
+        require_ranges(self, ("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
+                       ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
+                       ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
+                       ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1))
         if self.use_gpu and self.device not in ("auto", "cuda"):
             raise UserError(f"--use_gpu means --device cuda, but --device {self.device} is given too")
 

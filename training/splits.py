@@ -66,6 +66,6 @@ def with_features(splits: dict[str, Split], backbone: nn.Module, machine: Machin
     for name, split in splits.items():
         key = (weights, str(backbone.config), split.dataset.fingerprint, machine.precision, machine.device.type)
         features = cache.get(key, lambda name=name, split=split:
-                             split.predict(LastToken(backbone), machine, f"{name}: features"))
+                             split.predict(LastToken(backbone), machine, f"running the backbone on {name}"))
         featured[name] = Split(split.examples, FeatureDataset(features, None if name == "test" else split.labels))
     return featured

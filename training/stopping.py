@@ -11,7 +11,8 @@ class StopSignals:
     """While inside `with StopSignals() as stop:`, the first SIGINT or SIGTERM only sets stop.requested.
 
     Whoever trains looks at it between two steps, saves, and raises stop.stopped(how to go on). A second signal has its
-    old effect and ends the process at once; what was saved before stays. Main thread only.
+    old effect and ends the process at once; what was saved before stays. One that came too late, when training was
+    done, has its old effect where the block ends. Main thread only.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,8 +26,11 @@ class StopSignals:
         self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         self._restore()
+        if error is None and self.requested is not None:
+            number, self.requested = self.requested, None
+            signal.raise_signal(number)
 
     def stopped(self, message: str) -> Stopped:
         """The exception to raise once everything is saved; ends the process with 130 (SIGINT) or 143 (SIGTERM)."""

@@ -1,5 +1,6 @@
 """Sessions: a run that was interrupted, however and wherever, ends with the bits of one that was not."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import Stopped, UserError
-from tests.training.test_checkpoint import reseal
+from tests.training.test_checkpoint import JSON, reseal
 from tests.training.toy import OPTIMIZERS, STEPS, Toy, snapshot, train
 from training import checkpoint
 from training.checkpoint import CheckpointError
@@ -102,8 +105,9 @@ def test_saving_does_not_change_training(tmp_path, whole):
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_saves_the_very_step(tmp_path, whole, capfd, number, status):
     """Catches: Ctrl-C that loses steps, or does not say how to go on."""
-    with pytest.raises(Stopped) as caught, StopSignals() as stop:
-        train(tmp_path, stop=stop, save_steps=None, after_step=lambda step: step == 4 and signal.raise_signal(number))
+    with pytest.raises(Stopped) as caught:
+        train(tmp_path, stop=StopSignals(), save_steps=None,
+              after_step=lambda step: step == 4 and signal.raise_signal(number))
     assert caught.value.exit_status == status
     assert str(caught.value).startswith(f"stopped after step 5, saved in {tmp_path}\ngo on with")
     assert str(caught.value).endswith(" --resume")
@@ -205,6 +209,30 @@ def test_a_forged_state_is_refused(stopped, change):
     with pytest.raises(CheckpointError) as caught:
         resume(stopped)
     assert len(str(caught.value).splitlines()) <= 2 and len(str(caught.value)) < 600
+
+
+def places(value, path=()):
+    """The paths to everything in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [place for key, part in inner for place in places(part, (*path, key))]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_state_is_resumed_or_refused(stopped, data):
+    """Catches: JSON anywhere in a sealed checkpoint's state that raises anything but CheckpointError."""
+    good = (stopped / "last.json").read_bytes()
+    place = data.draw(st.sampled_from(places(json.loads(good)["state"])))
+    log, times = (stopped / "log.jsonl").read_bytes(), (stopped / "times.jsonl").read_bytes()
+    try:
+        with contextlib.suppress(ValueError):  # NaN cannot be sealed
+            reseal(stopped, into(*place, data.draw(JSON | st.integers() | st.floats(0, 1e308))))
+        with contextlib.suppress(CheckpointError):
+            resume(stopped)
+    finally:
+        for name, content in (("last.json", good), ("log.jsonl", log), ("times.jsonl", times)):
+            (stopped / name).write_bytes(content)
 
 
 @pytest.mark.parametrize("name, damage, says", [

@@ -18,13 +18,28 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 def test_the_first_signal_only_asks(number, capfd):
     """Catches: a signal that interrupts the step, or that says nothing to who pressed the keys."""
     before = {each: signal.getsignal(each) for each in SIGNALS}
-    with StopSignals() as stop:
+    with pytest.raises(Stopped), StopSignals() as stop:
         assert stop.requested is None
         signal.raise_signal(number)
         assert stop.requested == number
         assert signal.getsignal(number) == before[number]  # a second one works at once, also within a long call
+        raise stop.stopped("saved")
     assert capfd.readouterr().err == "\nfinishing the step, then saving; press Ctrl-C again to stop at once\n"
     assert {each: signal.getsignal(each) for each in SIGNALS} == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_came_too_late_is_passed_on(number, capfd):
+    """Catches: Ctrl-C in the last moment of training that is answered and then forgotten."""
+    seen = []
+    before = signal.signal(number, lambda number, frame: seen.append(number))
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(number)
+            assert not seen
+        assert seen == [number] and stop.requested is None
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_second_ctrl_c_interrupts(capfd):

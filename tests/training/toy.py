@@ -55,8 +55,9 @@ class Toy:
             session.end_epoch(metrics, score=self.state.accuracy)
 
         order = lambda epoch: epoch_order(self.data.lengths, BATCH, 5, epoch)  # noqa: E731
-        fit(self.model, self.optimizer, Feed(order, self.data.collate), classification, self.state, epochs=EPOCHS,
-            scheduler=self.scheduler, accumulate=2, max_grad_norm=1.0, after_step=one_step, after_epoch=end_epoch)
+        with session.training():
+            fit(self.model, self.optimizer, Feed(order, self.data.collate), classification, self.state, epochs=EPOCHS,
+                scheduler=self.scheduler, accumulate=2, max_grad_norm=1.0, after_step=one_step, after_epoch=end_epoch)
 
 
 def train(folder: Path, resume: bool = False, *, optimizer: str = "ours",

@@ -7,15 +7,20 @@ import os
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import prepare_submit
 from common.errors import UserError
+from data.reader import Example
 from submission.manifest import MODES, OPTIONAL, PARTS, SOURCES, SPLITS
-from submission.predictions import HEADER
+from submission.predictions import HEADER, check_predictions
 from training.predictions import prediction_file, write_predictions
 
 IDS = ["a1", "b2", "c3", "d4"]
@@ -156,6 +161,39 @@ def test_prediction_files_as_a_whole(tree, capsys):
     assert len(tree.problems(capsys)) == 8 and "... and 4995 more such lines" in tree.problems(capsys)[5]
     tree.write(SST_DEV, b"\0" * 3_000_000)
     assert tree.problems(capsys) == [SST_DEV + ":: 3,000,000 bytes, more than the 2,000,000 allowed"]
+
+
+LINES = st.sampled_from(["a1, 0 ", "b2, 1 ", "a1, 2 ", "a1,0 ", ", 0 ", "zz, 1 ", "", HEADER, "id \t ", "a1, 0 \r"])
+ANSWERS = [Example("a1", "x", 0), Example("b2", "y", 1)]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode)
+       | st.lists(LINES, max_size=6).map(lambda lines: "\n".join([HEADER, *lines, ""]).encode()),
+       data=st.sampled_from([None, ANSWERS]))
+def test_any_prediction_file_is_judged(content, data):
+    """Catches: bytes that raise anything, problems without end, a file called right that answers something else."""
+    found = check_predictions("file", content, data, num_labels=2)
+    assert len(found.problems) <= 8
+    assert all(c.isprintable() for problem in found.problems for c in str(problem))
+    if not found.problems:
+        assert content.decode() == HEADER + "\n" + "".join(f"{id}, {label} \n" for id, label in found.labels.items())
+        assert set(found.labels.values()) <= {0, 1} and (data is None or found.labels.keys() == {"a1", "b2"})
+
+
+@pytest.mark.parametrize("line", ["x" * 10**5, ", " * 50_000, "a, 0 \n" * 20_000, "\n" * 10**5, "\r\n" * 50_000])
+def test_huge_prediction_files_take_little_time_and_memory(line):
+    """Catches: a pattern that takes quadratic time, and copies of the file that pile up."""
+    content = f"{HEADER}\n{line}".encode()
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        found = check_predictions("file", content, ANSWERS, num_labels=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0 < len(found.problems) <= 8 and sum(len(str(problem)) for problem in found.problems) < 2000
+    assert time.process_time() - began < 10 and peak < 300 * len(content)
 
 
 def test_the_form_is_the_one_that_training_writes(tmp_path):

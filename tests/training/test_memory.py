@@ -49,7 +49,7 @@ ERRORS = {
     "the CPU's": lambda: torch.empty(TOO_MUCH),
     "Python's": lambda: bytearray(TOO_MUCH),
     "NumPy's": lambda: np.empty(TOO_MUCH, np.uint8),
-    "CUDA's": lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+    "CUDA's": lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("Allocation on device 0 would exceed it")),
     "MPS's": lambda: (_ for _ in ()).throw(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")),
     "cuBLAS's": lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")),
 }

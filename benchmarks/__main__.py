@@ -63,7 +63,7 @@ def main() -> None:
     from benchmarks.rows import ROWS, Plan
 
     threads = settings.threads or torch.get_num_threads()
-    effort = {"rounds": 5, "batches": 6, "texts": 256, "seeds": 8} if settings.full else {
+    effort = {"rounds": 5, "batches": 6, "texts": 256, "seeds": 5} if settings.full else {
         "rounds": 2, "batches": 4, "texts": 96, "seeds": 3}
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,

@@ -240,7 +240,7 @@ def check_buckets(plan: Plan) -> Iterator[Result]:
     if not has_tiny():
         return
     from benchmarks.buckets import compare_orders
-    yield from compare_orders(plan.threads, plan.seeds, epochs=6)
+    yield from compare_orders(plan.threads, plan.seeds, epochs=4)
 
 
 def has_tiny() -> bool:

@@ -122,9 +122,9 @@ def test_alike_means_within_the_noise() -> None:
     """Would catch a difference that is called noise, or noise that is called a difference."""
     table = {("r", name): Result("r", name, costs, "share") for name, costs in
              {"a": (0.30, 0.35, 0.40), "b": (0.31, 0.33, 0.41), "c": (0.40, 0.44, 0.50)}.items()}
-    assert Target("r", "b", "alike", 2.0, "a").judge(table)["met"]
-    assert Target("r", "a", "alike", 2.0, "a").judge(table)["figure"] == 0
-    assert Target("r", "c", "alike", 2.0, "a").judge(table)["met"] is False
+    assert Target("r", "b", "alike", 0.05, "a").judge(table)["met"]
+    assert Target("r", "a", "alike", 0.05, "a").judge(table)["figure"] == 1
+    assert Target("r", "c", "alike", 0.05, "a").judge(table)["met"] is False
 
 
 def test_tables_go_between_their_marks() -> None:

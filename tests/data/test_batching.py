@@ -167,3 +167,17 @@ def test_fingerprint():
     """Catches a fingerprint blind to a changed id or to where one text ends and the next begins."""
     prints = [TextDataset(ids, None, 0).fingerprint for ids in ([[1, 2], [3]], [[1], [2, 3]], [[1, 2], [4]])]
     assert len(set(prints)) == 3 and TextDataset([[1, 2], [3]], [0, 1], 9).fingerprint == prints[0]
+
+
+def test_copies_to_a_gpu_are_pinned_and_asynchronous(monkeypatch):
+    """Catches: a training loop on CUDA that waits for each copy. Without a GPU, so PyTorch's two calls are stand-ins."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: calls.append("pinned") or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking=False:
+                        calls.append((device.type, non_blocking)) or tensor)
+    batch = TextDataset([[1], [2, 3]], None, pad_id=0).collate([0, 1])
+    batch.to("cuda:0")
+    assert calls == ["pinned", ("cuda", True)] * 3
+    calls.clear()
+    batch.to("cpu")
+    assert calls == [("cpu", False)] * 3

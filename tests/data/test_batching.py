@@ -170,7 +170,7 @@ def test_fingerprint():
 
 
 def test_copies_to_a_gpu_are_pinned_and_asynchronous(monkeypatch):
-    """Catches: a training loop on CUDA that waits for each copy. Without a GPU, so PyTorch's two calls are stand-ins."""
+    """Catches: a training loop on CUDA that waits for each copy. Needs no GPU: both calls are stand-ins."""
     calls = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: calls.append("pinned") or tensor)
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking=False:

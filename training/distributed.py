@@ -11,17 +11,19 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import Stopped, UserError
 from training.likeness import differences
+from training.nested import with_tensors, without_tensors
 from training.seeding import generator_states, restore_generators
 from training.sharding import is_sharded
 from training.watch import KEPT, Watch
@@ -30,6 +32,10 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """How long processes wait for one that is alive: the first one may be saving to a slow disk."""
+
+
+class Terminated(Stopped):
+    """This process was told to end."""
 
 
 class Group:
@@ -120,23 +126,29 @@ class Processes(Group):
         self.device = torch.device("cpu")
         try:
             store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=2)))
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
-                                    store=dist.PrefixStore("group", store), rank=self.rank, world_size=self.size)
+            restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # of which each begins with a clean store
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                                    store=dist.PrefixStore(f"group {restarts}", store), timeout=TIMEOUT,
+                                    rank=self.rank, world_size=self.size)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"process {self.rank} of {self.size} cannot reach the others: "
                             f"{str(error)[:200]}") from error
-        self.watch = Watch(store.clone(), self.rank, self.size)
+        self.watch = Watch(dist.PrefixStore(f"watch {restarts}", store.clone()), self.rank, self.size)
 
     def __enter__(self) -> "Processes":
+        self._before = signal.signal(signal.SIGTERM, terminated)
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         """Leave together: a process that ends early looks to the others, and to torchrun, like one that died."""
+        # From here on the process ends by itself; torchrun's SIGTERM would only take the word from it.
+        signal.signal(signal.SIGTERM, self._before if error is None else signal.SIG_IGN)
         try:
-            if error is None or isinstance(error, Stopped):
-                self.dist.barrier()
+            if error is None or type(error) is Stopped:
+                self.highest(0)
         except RuntimeError as lost:
-            error = lost
+            self._tell_once(lost)
+            raise
         if error is not None:
             self._tell_once(error)
         self.watch.stop()
@@ -145,7 +157,7 @@ class Processes(Group):
 
     def _tell_once(self, error: BaseException) -> None:
         """Return for the one process that is to report an error; end the others here, without a word."""
-        if isinstance(error, Stopped):
+        if type(error) is Stopped:
             if not self.is_main:
                 sys.exit(error.exit_status)
         elif not self.watch.claim():
@@ -216,7 +228,7 @@ class Processes(Group):
         if differing:
             raise UserError(f"process {self.rank} was not started like process 0: {'; '.join(differing[:6])}.\n"
                             "Give every machine the same command, files and weights")
-        self.dist.barrier()  # nobody goes on before it is known of all
+        self.highest(0)  # nobody goes on before it is known of all
 
     def generator_states(self) -> dict[str, Tensor]:
         own = {"cpu": torch.get_rng_state()}
@@ -245,30 +257,12 @@ class Processes(Group):
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def terminated(_number: int, _frame: object) -> NoReturn:
+    """What SIGTERM does outside of training, where nobody waits for it to save: a message in place of a silent end."""
+    raise Terminated("ended by SIGTERM, which torchrun sends when it is asked to stop or another process has died.\n"
+                     f"{KEPT}", 128 + signal.SIGTERM)
+
+
 def prefix(rank: int) -> str:
     """What the names of a process's random generators begin with; the first one's are those of a process alone."""
     return "rng." if rank == 0 else f"rng.{rank}."
-
-
-def without_tensors(value: Any, tensors: list[Tensor]) -> Any:
-    """A value with {"tensor": [dtype, shape]} in place of its tensors, which are appended to `tensors`."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return {"tensor": [str(value.dtype).removeprefix("torch."), list(value.shape)]}
-    if isinstance(value, dict):
-        return {key: without_tensors(item, tensors) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_tensors(item, tensors) for item in value]
-    return value
-
-
-def with_tensors(value: Any, fill: Callable[[Tensor], Tensor]) -> Any:
-    """Undo without_tensors: `fill` is handed an empty tensor for each, in the same order."""
-    if isinstance(value, dict):
-        if value.keys() == {"tensor"}:
-            dtype, shape = value["tensor"]
-            return fill(torch.empty(shape, dtype=getattr(torch, dtype)))
-        return {key: with_tensors(item, fill) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_tensors(item, fill) for item in value]
-    return value

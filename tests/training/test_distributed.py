@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.batching import FeatureDataset
 from tests.training.together import DEV, TEST, write_files
-from training.distributed import ALONE, Group, with_tensors, without_tensors
+from training.distributed import ALONE, Group
+from training.evaluate import predict
+from training.nested import with_tensors, without_tensors
 from training.sharding import divided_like, is_sharded, whole, whole_to_save
 
 pytestmark = pytest.mark.timeout(900)  # for all cases, which run in one go
-CASES = ("full", "head", "shard_full", "no_sync", "stop", "dropout", "streams", "killed", "silent", "user_error",
-         "diverged", "unlike")
+CASES = ("full", "head", "shard_full", "no_sync", "stop", "dropout", "streams", "killed", "silent", "terminated",
+         "user_error", "diverged", "unlike")
 SLOW_CASES = ("full_many", "shard_head", "stop_shard", "first_killed", "bug")
 KEPT = "The last checkpoint is intact: start again with --resume, with as many processes as you like\n"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -58,15 +61,24 @@ def test_two_processes_train_the_model_of_one(found):
 
 
 def test_features_are_shared_out_and_found_again(found):
-    """Catches: features in another order than the texts, and a cache that only some processes read: they would hang."""
+    """Catches: features in another order than the texts; a cache that only the first machine has (the others would
+    compute alone, and hang); anything written on the other machines.
+    """
     assert_same_run(found["head"]["2"], 2)
     assert_same_run(found["head"]["again"], 2)
-    assert found["head"]["again"]["same bits"]
+    assert found["head"]["again"]["same bits"] and not found["head"]["written elsewhere"]
 
 
 def test_a_sharded_model_trains_like_a_whole_one(found):
     """Catches: an optimizer, a clipping or a checkpoint that takes a process's part of a weight for the weight."""
     assert_same_run(found["shard_full"]["2"], 2)
+
+
+def test_a_sharded_model_is_divided(found):
+    """Catches: a --shard that leaves every process the whole model, or a part without a process."""
+    case = found["shard_full"]
+    assert sum(case["held"]) == 3 * case["parameters"]
+    assert max(case["held"]) < 0.6 * 3 * case["parameters"]
 
 
 def test_gradients_are_averaged_once_a_step(found):
@@ -119,6 +131,13 @@ def test_a_process_that_never_answers_ends_the_run(found):
     case = found["silent"]
     assert case["statuses"] == [1, -9] and case["seconds"] < 60 and case["step"] == 3
     assert case["err"] == "error: process 1 of 0 .. 1 has given no sign of life for 3 seconds.\n" + KEPT
+
+
+def test_sigterm_outside_of_training_is_told_once(found):
+    """Catches: torchrun's SIGTERM, sent because another process died, that ends a process before it could say so."""
+    case = found["terminated"]
+    assert case["statuses"] == [1, 143] and "another process has died.\n" + KEPT in case["err"]
+    assert case["err"].startswith("ended by SIGTERM") and case["err"].count("\n") == 2
 
 
 def test_an_error_in_one_process_is_told_once(found):
@@ -241,6 +260,19 @@ def test_every_row_counts_in_one_process_and_none_is_idle(size, count):
     assert sorted(row for mine, counted in shares for row in mine[:counted]) == rows
     assert all(mine and counted in (0, len(mine)) for mine, counted in shares)
     assert max(counted for _, counted in shares) - min(counted for _, counted in shares) <= 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_predictions_of_all_processes_add_up(size):
+    """Catches: the output for a row that a process only ran to keep in step counted as well (batches of one row)."""
+    class Twice(torch.nn.Module):
+        def forward(self, features):
+            return features * 2
+
+    data = FeatureDataset(torch.arange(1.0, 15.0).reshape(7, 2), None)
+    order = [[4, 0, 2], [6], [5, 1, 3]]
+    outputs = [predict(Twice(), order, data.collate, group=Group(rank, size)) for rank in range(size)]
+    assert torch.equal(sum(outputs), data.features * 2)
 
 
 def test_a_process_alone_does_nothing():

@@ -39,6 +39,7 @@ from training import checkpoint
 from training.device import Machine
 from training.distributed import Group, joined
 from training.loop import classification
+from training.optimizer_state import entries
 from training.session import Session
 from training.settings import Settings
 from training.stopping import StopSignals
@@ -219,15 +220,31 @@ def full_many(folder: Path) -> dict:
 
 
 def head(folder: Path) -> dict:
+    """Also once more, with the stored features, which are only on the first process's machine."""
     found = same_as_one(folder, (2,))
     shutil.copytree(folder / "2", folder / "again", ignore=shutil.ignore_patterns("own-*", "predictions"))
-    again = run(2, folder / "again")
+    again = start(2, lambda: train(folder / ("again" if os.environ["RANK"] == "0" else "elsewhere")), folder / "again")
     return {**found, "again": {"statuses": again.statuses, "err": again.err, "lines": again.out.count("epoch 2/2"),
-                               **compare(folder / "2", folder / "again")}}
+                               **compare(folder / "2", folder / "again")},
+            "written elsewhere": (folder / "elsewhere").exists()}
 
 
 def shard_full(folder: Path) -> dict:
-    return same_as_one(folder, (2,), shard=True, **FULL)
+    """Also how many numbers each process holds, weights and moments, and how many weights there are."""
+    after_step, out = Session.after_step, folder / "2"
+
+    def counting(session: Session) -> None:
+        weights = list(session.model.parameters())
+        moments = [value for _, value in entries(session.optimizer) if isinstance(value, torch.Tensor)]
+        held = sum(getattr(tensor, "_local_tensor", tensor).numel() for tensor in (*weights, *moments))
+        (out / f"held{session.group.rank}").write_text(f"{held} {sum(weight.numel() for weight in weights)}")
+        after_step(session)
+
+    out.mkdir()
+    with patched(Session, "after_step", counting):
+        found = same_as_one(folder, (2,), shard=True, **FULL)
+    held, parameters = zip(*(map(int, (out / f"held{rank}").read_text().split()) for rank in range(2)), strict=True)
+    return {**found, "held": held, "parameters": parameters[0]}
 
 
 def shard_head(folder: Path) -> dict:
@@ -340,6 +357,19 @@ def silent(folder: Path) -> dict:
     """A process that is suspended: for the others it is there, but never answers."""
     with patched(watch, "BEAT", 0.3):
         return fail(folder, 2, at(4, 1, signal.SIGSTOP))
+
+
+def terminated(folder: Path) -> dict:
+    """SIGTERM for one process, outside of training, while the other waits for it."""
+    def job() -> None:
+        with joined() as group:
+            group.highest(0)
+            if group.rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            group.highest(0)
+
+    ended = start(2, job, folder)
+    return {"statuses": ended.statuses, "err": ended.err}
 
 
 def user_error(folder: Path) -> dict:

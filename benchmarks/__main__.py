@@ -63,8 +63,10 @@ def main() -> None:
     from benchmarks.rows import ROWS, Plan
 
     threads = settings.threads or torch.get_num_threads()
-    effort = {"rounds": 5, "batches": 6, "texts": 256, "seeds": 5} if settings.full else {
-        "rounds": 2, "batches": 4, "texts": 96, "seeds": 3}
+    effort = {
+        "full": {"rounds": 4, "batches": 4, "texts": 128, "seeds": 4, "memory_tasks": ("sst", "cfimdb")},
+        "short": {"rounds": 2, "batches": 2, "texts": 64, "seeds": 3, "memory_tasks": ("cfimdb",)},
+    }["full" if settings.full else "short"]
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,
                                       "files": {task: str(plan.work(task).files.train) for task in ("sst", "cfimdb")}}

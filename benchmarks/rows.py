@@ -1,6 +1,7 @@
 """The rows of the table: what is timed, and how often. Each is a generator of results."""
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,12 +31,20 @@ class Plan:
     shape: str
     data: Path | None
     rounds: int
+    "Where a round is long, half as many are made."
     batches: int
-    "Typical batches timed in a round."
+    "Typical batches timed in a round; half as many of long texts."
     texts: int
     "Texts evaluated in a round; a quarter as many long ones."
+    memory_tasks: tuple[str, ...]
+    "On whose longest batches the peak of memory is measured."
     seeds: int
     "Seeds for comparing accuracies."
+
+    @property
+    def long_rounds(self) -> int:
+        """How often to do what takes long."""
+        return (self.rounds + 1) // 2
 
     def work(self, task: str, **changes: Any) -> Workload:
         """The workload on a task."""
@@ -142,30 +151,33 @@ def time_training(plan: Plan) -> Iterator[Result]:
 
 def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device: str, row: str) -> Iterator[Result]:
     """Steps on batches of 8 that stand for an epoch's; each contender has batches of its own making."""
-    for task, batches in (("sst", plan.batches), ("cfimdb", max(plan.batches // 2, 1))):
+    for task, batches, rounds in (("sst", plan.batches, plan.rounds),
+                                  ("cfimdb", (plan.batches + 1) // 2, plan.long_rounds)):
         with ExitStack() as stack:
             contenders = enter(stack, plan, makers, plan.work(task, device=device))
             chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
+            flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
             for name, contender in contenders.items():
                 contender.do("train", chosen[name][0], chosen[name][0])  # to warm up: optimizer state, compiled kernels
-            costs = turns(plan.rounds, {
+            costs = turns(rounds, {
                 name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
                 for name, contender in contenders.items()})
         for name, values in costs.items():
             examples = sum(map(len, chosen[name]))
             yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
-                         f"{len(chosen[name])} typical batches")
+                         f"{flops[name] / statistics.median(values) / 1e9:,.0f} GFLOP/s without padding")
 
 
 def time_evaluation(plan: Plan) -> Iterator[Result]:
     """Logits of the same texts of all lengths, each contender in the batches that it makes by default."""
-    for task, texts in (("sst", plan.texts), ("cfimdb", plan.texts // 4)):
+    makers = {name: make for name, make in PEERS.items() if name != "course"}
+    for task, texts, rounds in (("sst", plan.texts, plan.rounds), ("cfimdb", plan.texts // 4, plan.long_rounds)):
         with ExitStack() as stack:
-            contenders = enter(stack, plan, PEERS, plan.work(task, texts=texts))
+            contenders = enter(stack, plan, makers, plan.work(task, texts=texts))
             moves = {name: lambda contender=contender: contender.do("evaluate")[0]
                      for name, contender in contenders.items()}
             turns(1, moves)
-            costs = turns(plan.rounds, moves)
+            costs = turns(rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / texts for value in values), "s/example")
 
@@ -187,7 +199,7 @@ def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
         course.do("train", *batches[:2])
         ours.do("features_twice")
         jobs: dict[str, list[float]] = {name: [] for name in ("ours", "again", "course", "first", "later")}
-        for _ in range(plan.rounds):
+        for _ in range(plan.long_rounds):
             features = ours.do("features_twice")[1]
             feature = (features["made"] - features["reused"]) / plan.texts
             head = ours.do("head_epoch", train, dev)[0]
@@ -209,11 +221,11 @@ def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
 
 def measure_memory(plan: Plan) -> Iterator[Result]:
     """The peak of a process that trains on an epoch's longest batch, batch of 8, everything included."""
-    for task in ("sst", "cfimdb"):
+    for task in plan.memory_tasks:
         for name in ("ours", "course", "Hugging Face"):
             with Contender(name, plan.threads, PEERS[name], plan.work(task)) as contender:
                 batches = contender.do("typical_batches", 1)[1] + [contender.do("longest_batch")[1]]
-                contender.do("train", *batches, *batches[:1])
+                contender.do("train", *batches)
                 peak = contender.do("peak_mb")[1]
             yield Result(f"peak memory, {task}", name, (peak,), "MB", "longest batch of an epoch")
 
@@ -223,7 +235,7 @@ def time_quick_run(plan: Plan) -> Iterator[Result]:
     if not has_tiny():
         return
     firsts, wholes = [], []
-    for _ in range(max(plan.rounds // 2, 1)):
+    for _ in range(plan.long_rounds):
         with tempfile.TemporaryDirectory() as folder:
             mark = Path(folder) / "first"
             began = time.time()

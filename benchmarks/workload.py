@@ -109,6 +109,7 @@ def typical_batches(lengths: Sequence[int], order: Sequence[Sequence[int]], coun
 class Peer:
     """What all contenders share: `data`, a TextDataset, and `training_order()`, the batches that they make of it."""
 
+    work: Workload
     data: TextDataset
 
     def training_order(self) -> list[list[int]]:
@@ -118,6 +119,13 @@ class Peer:
     def typical_batches(self, count: int) -> list[Sequence[int]]:
         """Batches that stand for an epoch's, in order of size."""
         return typical_batches(self.data.lengths, self.training_order(), count)
+
+    def useful_flops(self, batches: Sequence[Sequence[int]]) -> float:
+        """Floating-point operations of the matrix products that training on these texts takes, without any padding."""
+        C, layers = self.work.shape.hidden_size, self.work.shape.num_hidden_layers
+        lengths = np.array([self.data.lengths[row] for rows in batches for row in rows], dtype=float)
+        # Forward: 12 C^2 weights a layer, and T queries by T keys twice; backward: twice as much again.
+        return float(3 * layers * (2 * 12 * C**2 * lengths + 4 * C * lengths**2).sum())
 
     def longest_batch(self) -> Sequence[int]:
         """The batch of an epoch with most tokens, padding included."""

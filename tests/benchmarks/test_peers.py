@@ -66,6 +66,18 @@ def test_hugging_face_learns(peer: type[HuggingFace], work: Workload) -> None:
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_useful_work_is_that_of_the_model(work: Workload) -> None:
+    """Would catch a rate of operations that is off by a factor: PyTorch counts them for a batch without padding."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    course = Course(work)
+    course.data.lengths, ids = [11] * 24, torch.zeros(8, 11, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        course.model(ids, torch.ones_like(ids)).sum().backward()
+    head = 3 * 2 * 8 * 32 * 5
+    assert course.useful_flops([range(8)]) == pytest.approx(counter.get_total_flops() - head, rel=0.01)
+
+
 def test_ours_takes_the_sizes_of_an_epoch(work: Workload) -> None:
     """Would catch features that are not stored: a second run must not need the backbone."""
     ours = Ours(replace(work, mode="last-linear-layer"))

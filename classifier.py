@@ -186,8 +186,8 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
     config = HeadConfig(task.num_labels, backbone.config.hidden_size, recipe.dropout, settings.fine_tune_mode)
     model = GPT2SentimentClassifier(config, backbone)
     identity = {"task": task.name, "mode": settings.fine_tune_mode, "recipe": asdict(recipe), "seed": settings.seed,
-                "accumulate": settings.accumulate, "weight decay": settings.weight_decay,
-                "max_grad_norm": settings.max_grad_norm, "precision": machine.precision,
+                "weight decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
+                "precision": machine.precision, "shape": asdict(backbone.config),
                 "backbone": hash_tensors(backbone.state_dict()), "tokenizer": tokenizer.fingerprint,
                 "texts": {name: split.dataset.fingerprint for name, split in splits.items()}}
     machine.group.require_same(identity)

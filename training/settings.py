@@ -106,6 +106,8 @@ class Settings:
         unknown = [name for name in self.data if name not in TASKS]
         if unknown:
             raise UserError(f"--data: there is no task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        if len(set(self.data)) < len(self.data):
+            raise UserError("--data: name each task once; a second run would take the place of the first")
         unknown = [name for name in self.keep if name not in RULES]
         if unknown:
             raise UserError(f"--keep: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")

@@ -1,6 +1,6 @@
 """Time this project beside its peers and print how it compares.
 
-    ./setup.sh -m benchmarks                 every row, in a few minutes on 2 cores and 8 GB
+    ./setup.sh -m benchmarks                 every row, in some minutes on 2 cores and 16 GB
     ./setup.sh -m benchmarks --full          more rounds and texts, about a quarter of an hour
     ./setup.sh -m benchmarks --rows adamw    some rows only
 

@@ -146,26 +146,27 @@ def run_python(*arguments: str, **settings: Any) -> subprocess.CompletedProcess:
 def time_training(plan: Plan) -> Iterator[Result]:
     """Training on the CPU, in bfloat16 too where the processor can."""
     bfloat16 = {"ours, bfloat16": make_bfloat16} if fast_bfloat16() else {}
-    yield from time_steps(plan, PEERS | bfloat16, "cpu", "training")
+    yield from time_steps(plan, PEERS | bfloat16, "cpu", "training", "sst", plan.batches, plan.rounds)
+    yield from time_steps(plan, PEERS, "cpu", "training", "cfimdb", (plan.batches + 1) // 2, plan.long_rounds)
 
 
-def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device: str, row: str) -> Iterator[Result]:
+def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device: str, row: str, task: str,
+               batches: int, rounds: int) -> Iterator[Result]:
     """Steps on batches of 8 that stand for an epoch's; each contender has batches of its own making."""
-    for task, batches, rounds in (("sst", plan.batches, plan.rounds),
-                                  ("cfimdb", (plan.batches + 1) // 2, plan.long_rounds)):
-        with ExitStack() as stack:
-            contenders = enter(stack, plan, makers, plan.work(task, device=device))
-            chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
-            flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
-            for name, contender in contenders.items():
-                contender.do("train", chosen[name][0], chosen[name][0])  # to warm up: optimizer state, compiled kernels
-            costs = turns(rounds, {
-                name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
-                for name, contender in contenders.items()})
-        for name, values in costs.items():
-            examples = sum(map(len, chosen[name]))
-            yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
-                         f"{flops[name] / statistics.median(values) / 1e9:,.0f} GFLOP/s without padding")
+    with ExitStack() as stack:
+        precision = "bfloat16" if device == "cuda" else "float32"
+        contenders = enter(stack, plan, makers, plan.work(task, device=device, precision=precision))
+        chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
+        flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
+        for name, contender in contenders.items():
+            contender.do("train", chosen[name][0], chosen[name][0])  # to warm up: optimizer state, compiled kernels
+        costs = turns(rounds, {
+            name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
+            for name, contender in contenders.items()})
+    for name, values in costs.items():
+        examples = sum(map(len, chosen[name]))
+        yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
+                     f"{flops[name] / statistics.median(values) / 1e9:,.0f} GFLOP/s without padding")
 
 
 def time_evaluation(plan: Plan) -> Iterator[Result]:
@@ -264,12 +265,12 @@ def has_tiny() -> bool:
 
 
 def time_gpu(plan: Plan) -> Iterator[Result]:
-    """Training on a GPU: bfloat16 autocast for everyone."""
+    """Training on a GPU, in bfloat16 autocast for everyone."""
     if not torch.cuda.is_available():
         print("GPU rows: skipped, PyTorch sees no CUDA device here", file=sys.stderr)
         return
     makers = {name: PEERS[name] for name in ("ours", "Hugging Face", "Hugging Face, grouped")}
-    yield from time_steps(plan, makers, "cuda", "GPU training")
+    yield from time_steps(plan, makers, "cuda", "GPU training", "sst", 8 * plan.batches, plan.rounds)
 
 
 ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {

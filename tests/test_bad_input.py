@@ -162,7 +162,7 @@ CASES = {
     "flag: no such precision": flag("invalid choice: 'float16'", "--precision", "float16"),
     "flag: no such schedule": flag("invalid choice: 'step'", "--schedule", "step"),
     "flag: no such rule": flag("there is no rule 'tags'; there are", "--keep", "tags"),
-    "flag: a task twice": only("name each task once", "classifier.py", "--data", "sst-sample", "sst-sample"),
+    "flag: a task twice": only("name each task once", "--data", "sst-sample", "sst-sample"),
     "flag: no such task": only("there is no task 'imdb'; there are sst", "--data", "imdb"),
     "flag: a huge task": only("there is no task 'xxx", "--data", HUGE),
     "flag: own files and a task": flag("not both", "--data", "sst"),

@@ -20,9 +20,10 @@ from typing import Literal
 
 from common import cli
 from common.errors import UserError
-from common.files import sha256_file
+from common.files import sha256_file, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "models" / "gpt2-tiny" / "README.md")
 MODES = ("last-linear-layer", "full-model")
 COURSE = {  # published dev accuracies of the course, GPT-2 124M
     ("sst", "last-linear-layer"): 0.462, ("sst", "full-model"): 0.513,
@@ -46,6 +47,8 @@ class Settings:
     """Seeds of fine-tuning."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products."""
+    write: bool = False
+    """Put the table into README.md and the model card."""
     results: Path = ROOT / "benchmarks" / "results" / "accuracy.jsonl"
     """One line for each run; new runs are added."""
 
@@ -98,6 +101,16 @@ def table(runs: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def put_between_marks(text: str, mark: str, content: str) -> str:
+    """text with what stands between `<!-- mark -->` and `<!-- end of mark -->` replaced."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"no {begin.strip()} ... {end} in the text")
+    return f"{before}{begin}{content}\n{end}{after}"
+
+
 def main() -> None:
     """Make the runs that are missing, then print the table."""
     parser = cli.Parser(description=__doc__)
@@ -120,6 +133,10 @@ def main() -> None:
                     print(f"{task}, {mode}, {backbone}, seed {seed}: {run['accuracy']:.3f} "
                           f"at epoch {run['best_epoch']} ({run['seconds']:.0f} s)", flush=True)
     print(table(runs))
+    if settings.write:
+        for path in PAGES:
+            text = path.read_text(encoding="utf-8")
+            write_atomic(path, put_between_marks(text, "accuracy", table(runs)))
 
 
 if __name__ == "__main__":

@@ -161,9 +161,9 @@ TINY_DEFAULTS: dict[tuple[str, Mode], Recipe] = {
     ("sst", "full-model"): _WHOLE,
     ("cfimdb", "last-linear-layer"): Recipe(lr=1e-2, epochs=100, batch_size=32, schedule="linear", dropout=0.0),
     ("cfimdb", "full-model"): replace(_WHOLE, lr=3e-4, epochs=4, batch_size=16),
-    ("sst-sample", "last-linear-layer"): replace(_HEAD, batch_size=16),
+    ("sst-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),
     ("sst-sample", "full-model"): replace(_WHOLE, lr=3e-4, epochs=8, batch_size=16),
-    ("cfimdb-sample", "last-linear-layer"): replace(_HEAD, batch_size=16),
+    ("cfimdb-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),
     ("cfimdb-sample", "full-model"): replace(_WHOLE, lr=3e-4, epochs=8, batch_size=16),
 }
 """The bundled gpt2-tiny's settings for the built-in tasks, chosen on dev; it is 16 times smaller than GPT-2."""

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.pages import put_between
 from common import cli
 from common.errors import UserError
 from common.files import sha256_file, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "models" / "gpt2-tiny" / "README.md")
+BEGIN, END = "<!-- accuracy -->\n", "<!-- end of accuracy -->"
 MODES = ("last-linear-layer", "full-model")
 COURSE = {  # published dev accuracies of the course, GPT-2 124M
     ("sst", "last-linear-layer"): 0.462, ("sst", "full-model"): 0.513,
@@ -101,16 +103,6 @@ def table(runs: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def put_between_marks(text: str, mark: str, content: str) -> str:
-    """text with what stands between `<!-- mark -->` and `<!-- end of mark -->` replaced."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"no {begin.strip()} ... {end} in the text")
-    return f"{before}{begin}{content}\n{end}{after}"
-
-
 def main() -> None:
     """Make the runs that are missing, then print the table."""
     parser = cli.Parser(description=__doc__)
@@ -136,7 +128,7 @@ def main() -> None:
     if settings.write:
         for path in PAGES:
             text = path.read_text(encoding="utf-8")
-            write_atomic(path, put_between_marks(text, "accuracy", table(runs)))
+            write_atomic(path, put_between(text, BEGIN, END, table(runs) + "\n", str(path)))
 
 
 if __name__ == "__main__":

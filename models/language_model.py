@@ -1,6 +1,7 @@
 """GPT-2 as a language model: predicting the next token, and continuing a text."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.gpt2 import GPT2Model
@@ -13,7 +14,7 @@ COMMON = 3e-4
 
 
 class LanguageModel(nn.Module):
-    """A GPT2Model that is asked for the next token, and while training also for words of the document.
+    """A GPT2Model that is asked for the next token, and while training also for words and rating of the document.
 
     word_counts: [V] int, how often each token occurs in the text; end: the token between documents.
     """
@@ -22,6 +23,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.gpt, self.end = gpt, end
         self.bag = nn.Linear(gpt.config.hidden_size, gpt.config.hidden_size)
+        self.judge = nn.Linear(gpt.config.hidden_size, 1)
         weight = (COMMON * word_counts.sum() / word_counts.clamp_min(1)).sqrt().clamp_max(1.0)
         weight[end] = 0.0
         self.register_buffer("word_weight", weight, persistent=False)
@@ -35,7 +37,6 @@ class LanguageModel(nn.Module):
     def next_token(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden [B, T, C], targets [B, T] -> mean cross-entropy of predicting targets, in nats a token."""
         return linear_cross_entropy(hidden.flatten(0, 1), self.gpt.word_embedding.weight, targets.flatten())
-
 
     def bag_of_words(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """Cross-entropy of predicting, at every BAG_EVERY-th token, words drawn from around it in the same document.
@@ -56,6 +57,17 @@ class LanguageModel(nn.Module):
         logits = query @ self.gpt.word_embedding.weight.to(query.dtype).T  # [B, P, V]
         log_p = logits.float().log_softmax(dim=-1).gather(2, words)
         return -(weight * log_p).sum() / weight.sum().clamp_min(1.0)
+
+    def rating(self, hidden: Tensor, ratings: Tensor) -> Tensor:
+        """Cross-entropy of guessing, after every token, the rating that the document turns out to state.
+
+        hidden [B, T, C]; ratings [B, T], shares from 0 to 1, NaN where none is stated -> scalar: the sum over the rated
+        tokens divided by the number of all, so that a block counts by as much as it holds.
+        """
+        guesses = self.judge(hidden).squeeze(-1).float()
+        rated = ~ratings.isnan()
+        losses = F.binary_cross_entropy_with_logits(guesses, ratings.nan_to_num(), reduction="none")
+        return (losses * rated).sum() / rated.numel()
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import pretrain
 from common import cli
 from common.errors import UserError
+from data.corpus import Blocks
 from data.tokenizer import Tokenizer
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
@@ -25,20 +26,21 @@ from training.run_folder import CheckpointError
 STEPS, LEG = 160, 20
 FLAGS = {"vocab_size": 290, "tokenizer_every": 2, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
          "max_position_embeddings": 16, "batch_tokens": 128, "tokens": 128.0 * STEPS, "eval_every": LEG, "lr": 1e-2,
-         "dropout": 0.2, "bag_weight": 0.1, "accumulate": 2, "device": "cpu"}
+         "dropout": 0.2, "bag_weight": 0.1, "rating_weight": 0.1,
+         "accumulate": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """600 documents of a language in which every word says what the next one may be."""
+    """600 documents of a language in which every word says what the next one may be; every third states a rating."""
     draw = random.Random(0)
     words = [f"{a}{b}" for a in "bdgklm" for b in "aeiou"]
     path = tmp_path_factory.mktemp("text") / "text.txt"
     documents = []
-    for _ in range(600):
+    for number in range(600):
         at = draw.randrange(30)
         document = [words[at := (at * 7 + draw.randrange(3)) % 30] for _ in range(draw.randrange(20, 30))]
-        documents.append(" ".join(document) + ".")
+        documents.append(" ".join(document) + "." + (f" {draw.randrange(11)}/10" if number % 3 == 0 else ""))
     path.write_text("\n".join(documents))
     return path
 
@@ -225,6 +227,34 @@ def test_refusals(text, tmp_path, change, said):
     with pytest.raises(UserError, match=re.escape(said)):
         make(text, tmp_path, **change)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ratings_asked_for_where_there_are_none(text, tmp_path, monkeypatch):
+    """Catches hours of training on an objective that never applies."""
+    (tmp_path / "text.txt").write_text(text.read_text().replace("/10", " of ten"))
+    with pytest.raises(UserError, match="no document of the text states a rating"):
+        run(make(tmp_path / "text.txt", tmp_path / "out"), monkeypatch)
+
+
+def test_the_objective_is_the_sum_of_its_parts():
+    """Catches a weight that reaches the wrong part, or a part that is left out."""
+    class Parts:
+        def hidden(self, ids):
+            return ids
+
+        def next_token(self, hidden, targets):
+            return torch.tensor(1.0)
+
+        def bag_of_words(self, hidden, ids):
+            return torch.tensor(10.0)
+
+        def rating(self, hidden, ratings):
+            return torch.tensor(100.0)
+
+    batch = Blocks(torch.zeros(1), torch.zeros(1))
+    losses = {(bag, rating): float(pretrain.pretraining(bag, rating)(Parts(), batch).loss)
+              for bag in (0.0, 2.0) for rating in (0.0, 3.0)}
+    assert losses == {(0.0, 0.0): 1.0, (2.0, 0.0): 21.0, (0.0, 3.0): 301.0, (2.0, 3.0): 321.0}
 
 
 def test_a_text_that_is_not_there(root, tmp_path):

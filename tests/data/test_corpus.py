@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data import corpus
-from data.corpus import Blocks, Corpus, CorpusError, documents, encode, train_tokenizer
+from data.corpus import Blocks, Corpus, CorpusError, documents, encode, ratings_file, train_tokenizer
 from data.tokenizer import Tokenizer
 
 FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -238,8 +238,8 @@ def test_counts(tmp_path):
 
 def test_a_batch_moves_whole():
     """Catches targets left behind on another device."""
-    batch = Blocks(torch.zeros(1, 2), torch.ones(1, 2)).to("meta")
-    assert batch.input_ids.device.type == batch.targets.device.type == "meta"
+    batch = Blocks(torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1, 2)).to("meta")
+    assert {tensor.device.type for tensor in (batch.input_ids, batch.targets, batch.ratings)} == {"meta"}
 
 
 # --- encoding
@@ -269,6 +269,39 @@ def test_held_out_documents_are_never_trained_on(tokenizer, text, tmp_path, monk
     assert read(train) == [token for number in range(25) if number % 10 for token in ids[number]]
 
 
+def test_ratings_lie_beside_the_tokens_of_their_documents(tokenizer, tmp_path, monkeypatch):
+    """Catches a rating given to a neighbour, to held-out text from training text, to the token between documents, or
+    still to be read in the text; and tokens that are not the ones asked for in a block.
+    """
+    monkeypatch.setattr(corpus, "HELD_OUT_EVERY", 3)
+    lines = ["held out 5/10", "a fine film 8/10", "nothing said", "held out, unrated", "dull 2.5 out of 10", "more"]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    train, held_out = encode([tmp_path / "text.txt"], tokenizer, tmp_path, ratings=True)
+    without = ["held out", "a fine film", "nothing said", "held out, unrated", "dull", "more"]
+    ids = [[*one, tokenizer.pad_id] for one in tokenizer.encode(without, 100, lowercase=False).ids]
+    assert read(train) == ids[1] + ids[2] + ids[4] + ids[5]
+    shares = {1: 80, 2: 255, 4: 25, 5: 255}
+    wanted = [byte for number, share in shares.items() for byte in [share] * (len(ids[number]) - 1) + [255]]
+    assert list(ratings_file(train).read_bytes()) == wanted
+    assert list(ratings_file(held_out).read_bytes()) == [50] * (len(ids[0]) - 1) + [255] * (1 + len(ids[3]))
+
+    text = Corpus(train, 4)
+    for row in range(text.chunks * 5):
+        start, T = (row // 5 * 4, 4) if row % 5 == 4 else (row // 5 * 4 + row % 5, 1)
+        share = torch.tensor([float("nan") if byte == 255 else byte / 100 for byte in wanted[start:start + T]])
+        torch.testing.assert_close(text.collate([row]).ratings, share[None], equal_nan=True)
+
+
+def test_ratings_are_left_in_the_text_unless_asked_for(tokenizer, tmp_path):
+    """Catches text that is changed for a run which does not guess ratings, or one run's ids taken for the other's."""
+    (tmp_path / "text.txt").write_text("held out\na fine film 8/10\n")
+    plain, _ = encode([tmp_path / "text.txt"], tokenizer, tmp_path)
+    rated, _ = encode([tmp_path / "text.txt"], tokenizer, tmp_path, ratings=True)
+    assert tokenizer.decode(read(plain)[:-1]).strip() == "a fine film 8 / 10"
+    assert tokenizer.decode(read(rated)[:-1]).strip() == "a fine film"
+    assert Corpus(plain, 4).ratings is None and Corpus(plain, 4).collate([0]).ratings is None
+
+
 def times(files):
     return [path.stat().st_mtime_ns for path in files]
 
@@ -291,13 +324,14 @@ def test_ids_are_reused_while_nothing_changed(tokenizer, text, tmp_path):
     assert len(set(folder.iterdir())) == 8 and read(other[0]) != read(files[0])
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_half_a_pair_of_files_is_made_anew(tokenizer, text, tmp_path, lost):
-    """Catches training without a held-out file, or the other way round, after an interruption between the two."""
-    files = encode([text], tokenizer, tmp_path)
+@pytest.mark.parametrize("lost", range(4))
+def test_files_that_lost_one_of_them_are_made_anew(tokenizer, text, tmp_path, lost):
+    """Catches training without held-out text, or without ratings, after an interruption between two files."""
+    first_two = encode([text], tokenizer, tmp_path, ratings=True)
+    files = [*first_two, *map(ratings_file, first_two)]
     content = [path.read_bytes() for path in files]
     files[lost].unlink()
-    assert encode([text], tokenizer, tmp_path) == files
+    assert encode([text], tokenizer, tmp_path, ratings=True) == first_two
     assert [path.read_bytes() for path in files] == content
 
 

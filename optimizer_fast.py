@@ -5,9 +5,10 @@
 - in pieces: the definition itself, on pieces so small that they stay in the processor's cache from one operation
   to the next. Always possible: any dtype, device and layout.
 - the kernel: the definition in a few lines of C, which read and write each number once. For contiguous float32 on
-  a CPU. It is compiled (in 0.1 s, for this process alone) when the process has done so much work in pieces that
-  it earns that back, and used only if it then agrees with the definition in every bit; so no result can depend
-  on when, or whether, that happened. Without a compiler ($CC, else cc) all stays in pieces.
+  a CPU, in the threads that PyTorch's own operations run in. It is compiled (in 0.1 s, for this process alone) when
+  the process has done so much work in pieces that it earns that back, and used only if it then agrees with the
+  definition in every bit; so no result can depend on when, or whether, that happened. Without a compiler ($CC,
+  else cc) all stays in pieces.
 - many tensors at a time: for CUDA, where starting an operation costs more than most tensors take. Equal to the
   definition to rounding: within 1e-6 of the step, in float32.
 """
@@ -22,7 +23,6 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from threading import Thread
 from typing import NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor
 
 PIECE = 65536  # elements a thread: parameter, gradient, moments and a temporary make 1.3 MB, for the level-2 cache
 KERNEL_PAYS = 100_000_000  # elements stepped in a process: pieces take 0.2 to 0.4 s longer for them than the kernel
-THREAD_PAYS = 250_000  # elements: 0.3 ms for the kernel, several times what starting a thread costs
+THREAD_PAYS = 50_000  # elements: 0.05 ms for the kernel, several times what waking a thread costs
 
 
 class Update(NamedTuple):
@@ -118,9 +118,12 @@ static inline float multiply_add(float x, float y, float z) {
 #endif
 }
 
-/* Do the part-th of `parts` equal shares of each job. */
-void adamw(const job *jobs, long long count, long long part, long long parts) {
-    for (const job *j = jobs; j < jobs + count; j++) {
+typedef struct { const job *jobs; long long count; int (*thread_num)(void), (*num_threads)(void); } work;
+
+/* Of each job, the share of the thread that calls this: all of it if there is no team of threads. */
+void adamw(const work *w) {
+    const long long part = w->thread_num ? w->thread_num() : 0, parts = w->num_threads ? w->num_threads() : 1;
+    for (const job *j = w->jobs; j < w->jobs + w->count; j++) {
         const job c = *j;
         float *restrict param = c.param, *restrict exp_avg = c.exp_avg, *restrict exp_avg_sq = c.exp_avg_sq;
         const float *restrict grad = c.grad;
@@ -138,7 +141,36 @@ void adamw(const job *jobs, long long count, long long part, long long parts) {
 """
 # For this very processor; no rounding left out; sqrtf and `?` as plain instructions, without errno or traps.
 FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
-JOB = struct.Struct("@4Pq6f")  # the C struct above
+JOB = struct.Struct("@4Pq6f")  # the C structs above
+WORK = struct.Struct("@Pq2P")
+
+
+class Team(NamedTuple):
+    """Functions of the OpenMP that PyTorch runs its operations with."""
+
+    parallel: Callable[[int, bytes, int, int], None]
+    "Calls a function (its address) with data, in a number of threads at once."
+    thread_num: int
+    "Address of what says which thread of the team is calling,"
+    num_threads: int
+    "and how many they are."
+
+
+def find_team() -> Team | None:
+    """PyTorch's threads, or None where they are not OpenMP's under GNU's names (other systems than Linux).
+
+    Threads of our own would have to share the cores with PyTorch's, which go on for some milliseconds after every
+    operation, waiting for the next: longer than a small model's whole step.
+    """
+    try:
+        process = ctypes.CDLL(None)
+        parallel = process.GOMP_parallel
+        thread_num, num_threads = (ctypes.cast(function, ctypes.c_void_p).value
+                                   for function in (process.omp_get_thread_num, process.omp_get_num_threads))
+    except (AttributeError, OSError, TypeError):
+        return None
+    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint], None
+    return Team(parallel, thread_num, num_threads)
 
 
 class Kernel:
@@ -147,7 +179,8 @@ class Kernel:
     def __init__(self) -> None:
         self.work_seen = 0  # elements
         self.tried = False
-        self.function: Callable[[bytes, int, int, int], None] | None = None
+        self.function: Callable[[bytes], None] | None = None
+        self.team = find_team()
 
     def ready(self, definition: Definition, work: int) -> bool:
         """Whether to use the kernel for the next `work` elements; compiles it when that starts to pay."""
@@ -168,7 +201,7 @@ class Kernel:
                 self.function = ctypes.CDLL(library).adamw
             except (OSError, ValueError, subprocess.SubprocessError):
                 return
-        self.function.argtypes = [ctypes.c_char_p, *[ctypes.c_longlong] * 3]
+        self.function.argtypes = [ctypes.c_char_p]
         self.function.restype = None
         if not self.agrees(definition):
             self.function = None
@@ -183,27 +216,25 @@ class Kernel:
             grad = torch.randn(5003, generator=generator) * magnitudes
             grad[::7] = 0
             numbers = (beta1, 0.999, 1e-6, 0.03, decay)
-            self.run([Update(ours[0], grad, *ours[1:], *numbers)], parts=2)
+            self.run([Update(ours[0], grad, *ours[1:], *numbers)], threads=2)
             definition(theirs[0], grad, *theirs[1:], *numbers)
         return torch.equal(torch.stack(ours).view(torch.int32), torch.stack(theirs).view(torch.int32))
 
-    def run(self, updates: Sequence[Update], parts: int | None = None) -> None:
-        """Apply `updates`, for each of which `_suits_kernel` holds, in `parts` threads."""
-        if parts is None:
-            work = sum(u.param.numel() for u in updates)
-            parts = max(1, min(torch.get_num_threads(), work // THREAD_PAYS))
-        jobs = b"".join(
+    def run(self, updates: Sequence[Update], threads: int | None = None) -> None:
+        """Apply `updates`, for each of which `_suits_kernel` holds, in as many threads as pay, or in `threads`."""
+        if threads is None:
+            threads = min(torch.get_num_threads(), 1 + sum(u.param.numel() for u in updates) // THREAD_PAYS)
+        jobs = ctypes.create_string_buffer(b"".join(
             JOB.pack(*(t.data_ptr() for t in u[:4]), u.param.numel(),
                      1 - u.beta1, u.beta2, 1 - u.beta2, u.eps, u.step_size, u.decay)
             for u in updates
-        )  # fmt: skip
-        calls = [(jobs, len(updates), part, parts) for part in range(parts)]
-        threads = [Thread(target=self.function, args=call) for call in calls[1:]]  # ctypes releases the GIL
-        for thread in threads:
-            thread.start()
-        self.function(*calls[0])
-        for thread in threads:
-            thread.join()
+        ))  # fmt: skip
+        address = ctypes.addressof(jobs)
+        if self.team and threads > 1:
+            work = WORK.pack(address, len(updates), self.team.thread_num, self.team.num_threads)
+            self.team.parallel(ctypes.cast(self.function, ctypes.c_void_p), work, threads, 0)
+        else:
+            self.function(WORK.pack(address, len(updates), 0, 0))
         torch.autograd.graph.increment_version([u.param for u in updates])  # what torch does itself in place
 
 

@@ -38,8 +38,7 @@ def gpt2_shapes(hidden: int, layers: int, vocab: int, positions: int) -> list[tu
 
 SHAPES = {
     "gpt2": gpt2_shapes(768, 12, 50257, 1024),
-    "gpt2-tiny": gpt2_shapes(256, 4, 8192, 512),
-    "gpt2-tiny-wide": gpt2_shapes(384, 6, 8192, 512),
+    "gpt2-tiny": gpt2_shapes(320, 4, 8192, 512),
 }
 
 

@@ -1,5 +1,6 @@
 """Every fast way of AdamW against the definition in optimizer.py: same bits on a CPU, a stated bound on CUDA."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -76,15 +77,44 @@ def train(steps: int, dtype: torch.dtype = torch.float32, switch: int | None = N
 @given(st.integers(0, 300), st.integers(1, 4), st.integers(0, 10**6),
        st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999), st.floats(1e-8, 1), st.floats(0, 1),
                  st.one_of(st.just(0.0), st.floats(0, 0.5))))  # fmt: skip
-def test_the_kernel_is_the_definition(compiled, size, parts, seed, numbers):
+def test_the_kernel_is_the_definition(compiled, size, threads, seed, numbers):
     """Catches: another rounding, a tail left out, a share done twice, decay of nothing turning infinity into NaN."""
     update = Update(*tensors(size, seed), *numbers)
     other = Update(*tensors(size, seed + 1), *numbers)
     wanted, wanted2 = copies(update), copies(other)
     adamw_update(*wanted)
     adamw_update(*wanted2)
-    compiled.run([update, other], parts)
+    compiled.run([update, other], threads)
     assert same_bits(update, wanted) and same_bits(other, wanted2)
+
+
+@needs_compiler
+def test_where_pytorch_has_other_threads(compiled, monkeypatch):
+    """Catches: a crash, or a share that nobody does, where there is no OpenMP under GNU's names (macOS)."""
+    monkeypatch.setattr(optimizer_fast.ctypes, "CDLL", lambda name: object())
+    assert optimizer_fast.find_team() is None
+    monkeypatch.setattr(compiled, "team", None)
+    update = Update(*tensors(300), *NUMBERS)
+    wanted = copies(update)
+    adamw_update(*wanted)
+    compiled.run([update], threads=2)
+    assert same_bits(update, wanted)
+
+
+@needs_compiler
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's OpenMP is asked for on Linux only")
+def test_the_kernel_runs_in_pytorchs_threads(compiled):
+    """Catches: threads of our own beside PyTorch's, which on two cores made a small model's step twice as long."""
+    assert compiled.team is not None
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        torch.zeros(10**6).add_(1)
+        threads = len(os.listdir("/proc/self/task"))
+        compiled.run([Update(*tensors(10**6), *NUMBERS)])
+        assert len(os.listdir("/proc/self/task")) == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_compiler

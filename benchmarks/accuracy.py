@@ -74,13 +74,19 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
             "accuracy": result["run"]["accuracy"], "macro_f1": result["run"]["macro_f1"],
             "examples": result["run"]["examples"], "best_epoch": result["best_epoch"],
             "majority": result["majority"]["accuracy"], "tfidf": result["tfidf"]["accuracy"],
-            "recipe": recipe, "seconds": round(seconds, 1),
-            "weights": sha256_file(settings.model / "model.safetensors")}
+            "recipe": recipe, "seconds": round(seconds, 1), "source": source(settings.model, backbone)}
 
 
-def read_results(path: Path) -> list[dict]:
-    """The lines of the results file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def source(model: Path, backbone: str) -> str:
+    """SHA-256 of what decides the backbone: its weights, or only its shape where the weights are random."""
+    return sha256_file(model / ("model.safetensors" if backbone == "pretrained" else "config.json"))
+
+
+def read_results(path: Path, model: Path) -> list[dict]:
+    """The runs in the results file that were made with this model, or with random weights of its shape."""
+    sources = {source(model, backbone) for backbone in ("pretrained", "random")}
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [run for run in map(json.loads, lines) if run["source"] in sources]
 
 
 def table(runs: list[dict]) -> str:
@@ -108,8 +114,7 @@ def main() -> None:
     parser = cli.Parser(description=__doc__)
     cli.add_arguments(parser, Settings)
     settings = cli.from_arguments(Settings, parser.parse_args())
-    weights = sha256_file(settings.model / "model.safetensors")
-    runs = [run for run in read_results(settings.results) if run["weights"] == weights]
+    runs = read_results(settings.results, settings.model)
     done = {(run["task"], run["mode"], run["backbone"], run["seed"]) for run in runs}
     settings.results.parent.mkdir(parents=True, exist_ok=True)
     for seed in settings.seeds:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1024
+CHUNK = 512
 """Tokens whose logits are in memory together."""
 
 

@@ -19,7 +19,7 @@ from models.config import GPT2Config
 
 SHAPES = {
     "gpt2": GPT2Config(),
-    "gpt2-tiny": GPT2Config(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=512),
+    "gpt2-tiny": GPT2Config(hidden_size=320, num_hidden_layers=4, num_attention_heads=5, max_position_embeddings=512),
     "toy": GPT2Config(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=512),
 }
 """Models to time, all with GPT-2's vocabulary; `toy` is for trying the benchmarks out."""

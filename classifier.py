@@ -155,6 +155,15 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
     session.load_best()
 
 
+def parameter_groups(model: GPT2SentimentClassifier, recipe: Recipe) -> list[dict]:
+    """What is trained, as AdamW takes it; of a whole model the head in a group of its own where its rate is another."""
+    if model.frozen:
+        return [{"params": list(model.head.parameters())}]
+    if recipe.head_lr is None:
+        return [{"params": list(model.parameters())}]
+    return [{"params": list(model.gpt.parameters())}, {"params": list(model.head.parameters()), "lr": recipe.head_lr}]
+
+
 def score_split(split: Split, model: nn.Module, machine: Machine) -> Score:
     """How good a model is on a labelled split."""
     return score(split.labels, split.predict(model, machine, "evaluating").argmax(dim=1).tolist())
@@ -200,8 +209,7 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
         description = {"settings": asdict(settings), "task": asdict(task), "identity": identity}
         going_on = machine.group.from_main(lambda: run.begin(description, settings.resume))
         trained = model.head if model.frozen else model
-        optimizer = AdamW([p for p in trained.parameters() if p.requires_grad], lr=recipe.lr,
-                          weight_decay=settings.weight_decay)
+        optimizer = AdamW(parameter_groups(model, recipe), lr=recipe.lr, weight_decay=settings.weight_decay)
         steps = recipe.epochs * math.ceil(len(splits["train"].examples) / recipe.batch_size)
         session = Session(run, trained, optimizer, make_scheduler(optimizer, recipe.schedule, recipe.warmup, steps),
                           TrainState(), identity=identity, stop=stop, save_minutes=settings.save_minutes,

@@ -145,6 +145,9 @@ class Recipe:
     "Before the linear head."
     backbone_dropout: float | None = None
     "Inside the backbone while it is trained; None is the checkpoint's own."
+    head_lr: float | None = None
+    """Learning rate of the linear head in full-model mode; None is `lr`. The head starts from nothing: at the rate of
+    the backbone it stays nearly random, and the backbone gives up what it knows to suit it."""
 
 
 COURSE_DEFAULTS: dict[Mode, Recipe] = {

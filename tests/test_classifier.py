@@ -16,6 +16,7 @@ import classifier
 from classifier import GPT2SentimentClassifier, Result, closing_table, load_backbone
 from common.errors import UserError
 from data.corpus import train_tokenizer
+from data.tasks import Recipe
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
 from models.pretrained import save_pretrained
@@ -107,10 +108,26 @@ def done(request, folder, tmp_path_factory):
 
 
 def finish(folder, out, mode, **changes):
-    settings = settings_for(folder, out, fine_tune_mode=mode, **changes)
+    """A run; with the whole model trained, its head at a rate of its own."""
+    rates = {"head_lr": 1e-2} if mode == "full-model" else {}
+    settings = settings_for(folder, out, fine_tune_mode=mode, **rates, **changes)
     with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(io.StringIO()) as printed:
         run(settings, monkeypatch)
     return Done(mode, out, printed.getvalue())
+
+
+@pytest.mark.parametrize("mode, head_lr, rates", [
+    ("last-linear-layer", None, ["head"]), ("full-model", None, ["all"]), ("full-model", 1.0, ["gpt", "head"])])
+def test_what_is_trained_at_which_rate(mode, head_lr, rates):
+    """Catches a head that is trained twice or not at all, a frozen backbone handed to the optimizer, rates swapped."""
+    config = GPT2Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    head = classifier.HeadConfig(2, 8, 0.1, mode)
+    model = GPT2SentimentClassifier(head, GPT2Model(config))
+    groups = classifier.parameter_groups(model, Recipe(lr=0.1, head_lr=head_lr))
+    parts = {"head": model.head, "gpt": model.gpt, "all": model}
+    wanted = [[id(p) for p in parts[name].parameters()] for name in rates]
+    assert [[id(p) for p in group["params"]] for group in groups] == wanted
+    assert [group.get("lr") for group in groups] == ([None, head_lr] if head_lr else [None])
 
 
 def files(folder):

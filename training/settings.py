@@ -51,6 +51,8 @@ class Settings:
     """Examples a step. Default: 8 (gpt2-tiny: measured for each task)."""
     lr: float | None = None
     """Learning rate. Default: 1e-3 for last-linear-layer, 1e-5 for full-model (gpt2-tiny: measured)."""
+    head_lr: float | None = None
+    """Learning rate of the linear head in full-model mode. Default: that of the rest (gpt2-tiny: measured)."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
     """How the learning rate goes down to 0. Default: constant (gpt2-tiny: measured)."""
     warmup: float | None = None
@@ -111,8 +113,10 @@ class Settings:
         unknown = [name for name in self.keep if name not in RULES]
         if unknown:
             raise UserError(f"--keep: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")
+        if self.head_lr is not None and self.fine_tune_mode != "full-model":
+            raise UserError("--head-lr is for --fine-tune-mode full-model; with a frozen backbone --lr is the head's")
         require_ranges(self, ("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
-                       ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
+                       ("head_lr", 0, None), ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
                        ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
                        ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1))
         if self.use_gpu and self.device not in ("auto", "cuda"):
@@ -146,6 +150,7 @@ class Settings:
     def recipe(self, task: Task) -> Recipe:
         """The training settings for a task: the flags given, else the defaults for task, mode and backbone."""
         default = recipe(task, self.fine_tune_mode, tiny=self.is_tiny)
-        given = {"lr": self.lr, "epochs": self.epochs, "batch_size": self.batch_size, "schedule": self.schedule,
-                 "warmup": self.warmup, "dropout": self.hidden_dropout_prob, "backbone_dropout": self.backbone_dropout}
+        given = {"lr": self.lr, "head_lr": self.head_lr, "epochs": self.epochs, "batch_size": self.batch_size,
+                 "schedule": self.schedule, "warmup": self.warmup, "dropout": self.hidden_dropout_prob,
+                 "backbone_dropout": self.backbone_dropout}
         return replace(default, **{name: value for name, value in given.items() if value is not None})

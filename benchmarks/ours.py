@@ -8,12 +8,11 @@ import torch
 
 from benchmarks.workload import Peer, Workload
 from classifier import GPT2SentimentClassifier, HeadConfig
-from data.batching import FeatureDataset, epoch_order, eval_order
+from data.batching import FeatureDataset, epoch_order
 from models.last_token import LastTokenGPT2
 from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.device import Machine
-from training.evaluate import predict
 from training.loop import Feed, TrainState, classification, fit
 from training.splits import Split, with_features
 
@@ -44,8 +43,7 @@ class Ours(Peer):
 
     def evaluate(self) -> torch.Tensor:
         """The logits of all texts, in batches as classifier.py makes them."""
-        order = eval_order(self.data.lengths, 32)
-        return predict(self.model, order, self.data.collate, **self.machine.keywords)
+        return Split(self.examples, self.data).predict(self.model, self.machine, "evaluating")
 
     def features_twice(self) -> dict[str, float]:
         """Seconds for making the features of all texts, and for reading them back in a second run."""
@@ -66,5 +64,5 @@ class Ours(Peer):
         dev = FeatureDataset(torch.randn(dev_texts, size), None)
         feed = Feed(lambda epoch: epoch_order(data.lengths, self.work.batch_size, self.work.seed, epoch), data.collate)
         fit(self.model.head, self.optimizer, feed, classification, TrainState(), epochs=1)
-        predict(self.model.head, eval_order(dev.lengths, 32), dev.collate)
+        Split([], dev).predict(self.model.head, self.machine, "evaluating")
 

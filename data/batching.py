@@ -154,10 +154,19 @@ def epoch_order(
     return [batches[position] for position in random.permutation(len(batches))]
 
 
-def eval_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """The batches of one evaluation: every position once, longest first: too little memory shows at once."""
+def eval_order(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
+    """The batches of one evaluation: every position once, longest first: too little memory shows at once.
+
+    Batches have `batch_size` texts, or fewer where these would have more than `tokens` tokens, padding included.
+    """
     _check_batch_size(batch_size)
-    return _cut(np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable"), batch_size)
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    batches, start = [], 0
+    while start < len(order):
+        size = batch_size if tokens is None else max(min(batch_size, tokens // lengths[order[start]]), 1)
+        batches.append(order[start:start + size])
+        start += size
+    return batches
 
 
 def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[list[int]]:

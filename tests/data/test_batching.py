@@ -121,6 +121,21 @@ def test_collate(ids, data):
     assert len(batch) == len(chosen)
 
 
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 12), st.integers(1, 100))
+def test_eval_order_within_a_number_of_tokens(lengths, batch_size, tokens):
+    """Catches a batch that is larger than asked for, a text too long for the limit left out, and batches cut smaller
+    than the limits demand.
+    """
+    order = eval_order(lengths, batch_size, tokens)
+    assert sorted(row for rows in order for row in rows) == list(range(len(lengths)))
+    assert [lengths[row] for rows in order for row in rows] == sorted(lengths, reverse=True)
+    for number, rows in enumerate(order):
+        longest = lengths[rows[0]]
+        assert len(rows) <= batch_size and (len(rows) == 1 or len(rows) * longest <= tokens)
+        last = number == len(order) - 1
+        assert last or len(rows) == batch_size or (len(rows) + 1) * longest > tokens
+
+
 def test_collate_does_not_share_memory():
     """Catches a batch that is a view: changing it in place would change the data set."""
     dataset = TextDataset([[1, 2], [3]], [0, 1], pad_id=0)

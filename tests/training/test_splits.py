@@ -16,7 +16,7 @@ from models.gpt2 import GPT2Model
 from optimizer import AdamW
 from training.device import Machine
 from training.loop import Feed, TrainState, classification, fit
-from training.splits import read_splits, with_features
+from training.splits import prediction_order, read_splits, with_features
 
 CPU = Machine.choose("cpu", "float32")
 WORDS = ("good", "bad", "dull", "fine", "a film", "it is", "not", "very", "!", ".", "plot", "end")
@@ -187,3 +187,16 @@ def test_features_are_reused_and_only_for_the_same(task, tokenizer, tmp_path):
     assert computed(machine=replace(CPU, precision="bfloat16")) == 3
     write(task.dev, range(30, 40))
     assert computed(splits=read_splits(task, tokenizer, 32)) == 1
+
+
+def test_predicted_in_batches_for_the_machine():
+    """Catches long texts padded by the thousand tokens on a CPU, batches too small for a GPU, and processes of a group
+    that get less than a batch each.
+    """
+    lengths = [500] * 9 + [10] * 100
+    alone = SimpleNamespace(device=torch.device("cpu"), group=SimpleNamespace(size=1))
+    assert [len(rows) for rows in prediction_order(lengths, alone)] == [2] * 4 + [2] + [32, 32, 32, 3]
+    gpu = SimpleNamespace(device=torch.device("cuda"), group=SimpleNamespace(size=1))
+    assert [len(rows) for rows in prediction_order(lengths, gpu)] == [32, 32, 32, 13]
+    three = SimpleNamespace(device=torch.device("cpu"), group=SimpleNamespace(size=3))
+    assert [len(rows) for rows in prediction_order(lengths, three)] == [6, 6, 96, 1]

@@ -14,9 +14,10 @@ from typing import Literal
 
 from common import cli
 from common.errors import UserError
-from common.files import write_atomic
+from common.files import make_folder, write_atomic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+RECORD = Path(__file__).resolve().parent / "results" / "performance.jsonl"
 
 ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "growth", "buckets", "gpu")
 
@@ -38,7 +39,7 @@ class Settings:
     out: Path = Path("runs/benchmarks")
     """Folder for the results."""
     docs: bool = False
-    """Put the tables and the plot into docs/performance.md as well."""
+    """Put the tables and the plot into docs/performance.md as well, and the results beside the benchmarks."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -69,22 +70,23 @@ def main() -> None:
     }["full" if settings.full else "short"]
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,
-                                      "files": {task: str(plan.work(task).files.train) for task in ("sst", "cfimdb")}}
+                                      "files": {task: plan.work(task).files.train.name for task in ("sst", "cfimdb")}}
     print("\n".join(f"{name}: {fact}" for name, fact in facts.items()), flush=True)
     results: list[Result] = []
+    make_folder(settings.out)
     for row in settings.rows:
         for result in ROWS[row](plan):
             results.append(result)
             print(f"{result.row:<28}{result.contender:<24}{result.shown}", flush=True)
+        write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
     print("\n" + text_tables(results))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
     tables = markdown_tables(facts, results)
     write_atomic(settings.out / "tables.md", tables)
     if curves(results):
         plot(results, settings.out / "growth.png")
     if settings.docs:
         write_atomic(PAGE, replace_tables(PAGE.read_text(encoding="utf-8"), tables))
+        write_atomic(RECORD, json_lines(facts, results))
         if curves(results):
             plot(results, PAGE.parent / "growth.png")
     print(f"\nresults.jsonl, tables.md and plots are in {settings.out}")

@@ -101,7 +101,8 @@ def table(runs: list[dict]) -> str:
 
     lines = ["| dev accuracy | majority | TF-IDF | random backbone | gpt2-tiny | course, GPT-2 124M |",
              "|---|---|---|---|---|---|"]
-    for task, mode in dict.fromkeys((run["task"], run["mode"]) for run in runs):
+    found = {(run["task"], run["mode"]) for run in runs}
+    for task, mode in sorted(found, key=lambda row: (Settings.tasks.index(row[0]), MODES.index(row[1]))):
         some = next(run for run in runs if run["task"] == task)
         course = COURSE.get((task, mode))
         lines.append(f"| {task}, {mode} | {some['majority']:.3f} | {some['tfidf']:.3f} | {cell(task, mode, 'random')} "

@@ -54,13 +54,13 @@ def test_runs_of_other_weights_are_left_out(tmp_path: Path, root: Path) -> None:
 
 
 def test_the_table_gives_mean_spread_and_number_of_seeds() -> None:
-    """Catches backbones or modes mixed up, and a spread of one run."""
+    """Catches backbones or modes mixed up, a spread of one run, and rows in the order in which runs happened to end."""
     runs = [run_line("a", seed=seed, accuracy=value) for seed, value in enumerate((0.4, 0.5, 0.6))]
     runs.append(run_line("b", backbone="random", accuracy=0.3))
     runs.append(run_line("a", mode="last-linear-layer", accuracy=0.45))
     assert accuracy.table(runs).splitlines()[2:] == [
-        "| sst, full-model | 0.250 | 0.400 | 0.300 (1) | 0.500 ± 0.100 (3) | 0.513 |",
-        "| sst, last-linear-layer | 0.250 | 0.400 |  | 0.450 (1) | 0.462 |"]
+        "| sst, last-linear-layer | 0.250 | 0.400 |  | 0.450 (1) | 0.462 |",
+        "| sst, full-model | 0.250 | 0.400 | 0.300 (1) | 0.500 ± 0.100 (3) | 0.513 |"]
 
 
 def test_a_command_that_fails_is_shown(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ class Settings:
     out: Path = Path("runs/benchmarks")
     """Folder for the results."""
     docs: bool = False
-    """Put the tables and the plot into docs/performance.md as well, and the results beside the benchmarks."""
+    """Put tables and plot into docs/performance.md too, and the results beside the benchmarks. If only some rows are
+    measured, the others stay as an earlier run on the same machine has put them there."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -60,7 +61,7 @@ def main() -> None:
 
     from benchmarks.arena import machine_facts
     from benchmarks.growth import curves, plot
-    from benchmarks.results import Result, json_lines, markdown_tables, replace_tables, text_tables
+    from benchmarks.results import Result, json_lines, markdown_tables, replace_tables, text_tables, with_earlier
     from benchmarks.rows import ROWS, Plan
 
     threads = settings.threads or torch.get_num_threads()
@@ -80,12 +81,13 @@ def main() -> None:
             print(f"{result.row:<28}{result.contender:<24}{result.shown}", flush=True)
         write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
     print("\n" + text_tables(results))
-    tables = markdown_tables(facts, results)
-    write_atomic(settings.out / "tables.md", tables)
+    write_atomic(settings.out / "tables.md", markdown_tables(facts, results))
     if curves(results):
         plot(results, settings.out / "growth.png")
     if settings.docs:
-        write_atomic(PAGE, replace_tables(PAGE.read_text(encoding="utf-8"), tables))
+        if set(settings.rows) != set(ROW_NAMES) and RECORD.exists():
+            results = with_earlier(facts, results, RECORD.read_text(encoding="utf-8"))
+        write_atomic(PAGE, replace_tables(PAGE.read_text(encoding="utf-8"), markdown_tables(facts, results)))
         write_atomic(RECORD, json_lines(facts, results))
         if curves(results):
             plot(results, PAGE.parent / "growth.png")

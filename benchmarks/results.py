@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.arena import spread_of
 from benchmarks.pages import put_between
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,21 @@ def json_lines(facts: dict[str, Any], results: Sequence[Result]) -> str:
     records = [{"facts": facts}, *({"result": asdict(result)} for result in results),
                *({"target": verdict} for verdict in judge_all(results))]
     return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def with_earlier(facts: dict[str, Any], results: Sequence[Result], earlier: str) -> list[Result]:
+    """The results, and before them those of an earlier run's JSON lines in rows that were not measured again.
+
+    UserError if the earlier run was made on another machine, with other packages, or another plan.
+    """
+    records = [json.loads(line) for line in earlier.splitlines()]
+    theirs = next(record["facts"] for record in records if "facts" in record)
+    differing = sorted(name for name in facts.keys() | theirs.keys()
+                       if name != "load" and facts.get(name) != theirs.get(name))
+    if differing:
+        raise UserError(f"the rows measured earlier cannot stand beside these: {', '.join(differing)} differ; "
+                        "measure all rows")
+    again = {result.row for result in results}
+    kept = [Result(**{**record["result"], "costs": tuple(record["result"]["costs"])}) for record in records
+            if "result" in record and record["result"]["row"] not in again]
+    return [*kept, *results]

@@ -21,6 +21,7 @@ from benchmarks.results import (
     markdown_tables,
     replace_tables,
     text_tables,
+    with_earlier,
 )
 from benchmarks.rows import turns
 from benchmarks.workload import padded_tokens, spread, typical_batches
@@ -125,6 +126,17 @@ def test_alike_means_within_the_noise() -> None:
     assert Target("r", "b", "alike", 0.05, "a").judge(table)["met"]
     assert Target("r", "a", "alike", 0.05, "a").judge(table)["figure"] == 1
     assert Target("r", "c", "alike", 0.05, "a").judge(table)["met"] is False
+
+
+def test_rows_measured_again_replace_the_earlier_ones() -> None:
+    """Would catch a table that mixes machines, keeps a stale row beside its new one, or loses the other rows."""
+    facts = {"processor": "x", "load": 0.1}
+    old = [Result("a", "ours", (1.0, 2.0)), Result("b", "ours", (3.0,), "MB", "note")]
+    new = [Result("a", "ours", (1.5,))]
+    earlier = json_lines(facts, old)
+    assert with_earlier({**facts, "load": 0.9}, new, earlier) == [old[1], new[0]]
+    with pytest.raises(UserError, match="processor differ"):
+        with_earlier({**facts, "processor": "y"}, new, earlier)
 
 
 def test_tables_go_between_their_marks() -> None:

@@ -2,22 +2,19 @@
 
     ./setup.sh -m benchmarks.ablations --text FILE [FILE ...]
 
-Runs that are in the results file already are not repeated. Losses are given per word, because a larger vocabulary makes
-fewer and harder tokens of the same text.
+Runs that are in the results file already are not repeated. Losses are given per token of the base, because a larger
+vocabulary makes fewer and harder tokens of the same text.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.accuracy import ROOT, run_script
 from benchmarks.probe import probe
 from common import cli
-from common.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 BASE = {"hidden_size": 320, "num_hidden_layers": 4, "num_attention_heads": 5, "vocab_size": 8192, "long_share": 0.6,
         "bag_weight": 0.5, "rating_weight": 4.0}
 CHANGES: tuple[dict[str, float], ...] = (
@@ -49,16 +46,13 @@ def one_run(settings: Settings, change: dict[str, float]) -> dict:
                  **BASE, **change}
         command = ["pretrain.py", "--text", *map(str, settings.text), "--out", folder,
                    *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-500:]}")
+        run_script(*command)
         out = Path(folder)
         (log,) = map(json.loads, (out / "log.jsonl").read_text().splitlines())
         times = json.loads((out / "times.jsonl").read_text().splitlines()[-1])
         (ids,) = (out / "ids").glob("*-held-out.bin")
-        (larger,) = (out / "ids").glob("*-train.bin")
         return {"change": change, "tokens": log["tokens"], "held_out_loss": log["held_out_loss"],
-                "held_out_tokens": ids.stat().st_size // 2, "text_tokens": larger.stat().st_size // 2,
+                "held_out_tokens": ids.stat().st_size // 2,
                 "seconds": times["seconds"], "weights_mb": (out / "model" / "model.safetensors").stat().st_size / 1e6,
                 "probe": {task: probe(out / "model", task) for task in settings.tasks}}
 

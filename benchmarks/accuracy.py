@@ -55,6 +55,13 @@ class Settings:
     """One line for each run; new runs are added."""
 
 
+def run_script(*words: str) -> None:
+    """Run a script of this repository; UserError with what it said if it fails."""
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"`{' '.join(words)}` failed:\n{done.stderr.strip()[-500:]}")
+
+
 def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) -> dict:
     """Run classifier.py once; what it found, as a line for the results file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -63,9 +70,7 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
                    *(["--random-backbone"] if backbone == "random" else [])]
         started = time.monotonic()
         folders = ["--out", f"{folder}/runs", "--predictions", f"{folder}/predictions"]
-        done = subprocess.run([sys.executable, *command, *folders], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-500:]}")
+        run_script(*command, *folders)
         seconds = time.monotonic() - started
         run = Path(folder, "runs", f"{task}-{mode}")
         result = json.loads((run / "result.json").read_text())
@@ -101,8 +106,8 @@ def table(runs: list[dict]) -> str:
 
     lines = ["| dev accuracy | majority | TF-IDF | random backbone | gpt2-tiny | course, GPT-2 124M |",
              "|---|---|---|---|---|---|"]
-    found = {(run["task"], run["mode"]) for run in runs}
-    for task, mode in sorted(found, key=lambda row: (Settings.tasks.index(row[0]), MODES.index(row[1]))):
+    rows = {(run["task"], run["mode"]) for run in runs}
+    for task, mode in sorted(rows, key=lambda row: (Settings.tasks.index(row[0]), MODES.index(row[1]))):
         some = next(run for run in runs if run["task"] == task)
         course = COURSE.get((task, mode))
         lines.append(f"| {task}, {mode} | {some['majority']:.3f} | {some['tfidf']:.3f} | {cell(task, mode, 'random')} "

@@ -8,6 +8,7 @@ program asks a Group; the group of one process, ALONE, does nothing, and torch.d
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from common.errors import Stopped, UserError
 from training.likeness import differences
 from training.nested import with_tensors, without_tensors
 from training.seeding import generator_states, restore_generators
-from training.sharding import is_sharded
+from training.sharding import forget_groups, is_sharded
 from training.watch import KEPT, Watch
 
 T = TypeVar("T")
@@ -120,6 +121,7 @@ class Processes(Group):
 
     def __init__(self) -> None:
         import torch.distributed as dist
+        import torch.distributed.nn  # later it would make the group its functions' default, and so hold it
 
         self.dist = dist
         super().__init__(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -153,7 +155,11 @@ class Processes(Group):
             self._tell_once(error)
         self.watch.stop()
         if error is None:
+            # gloo's threads end with the last reference to the group, which a wrapped model has too. One that is still
+            # busy with a tensor while Python itself ends would abort the process.
             self.dist.destroy_process_group()
+            forget_groups()
+            gc.collect()
 
     def _tell_once(self, error: BaseException) -> None:
         """Return for the one process that is to report an error; end the others here, without a word."""

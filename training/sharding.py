@@ -4,6 +4,8 @@ A part is a DTensor: a tensor that has the whole one's shape but holds only this
 takes plain tensors too, and leaves them as they are, so that the rest need not know which kind it has.
 """
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,14 @@ def shard(model: nn.Module, device: torch.device) -> None:
         for block in blocks:
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def forget_groups() -> None:
+    """Let go of the groups of processes that DTensor remembers with how each operation is divided."""
+    if "torch.distributed.tensor" in sys.modules:
+        from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+
+        _clear_sharding_prop_cache()
 
 
 def is_part(tensor: Tensor) -> bool:

@@ -220,6 +220,41 @@ def test_torchrun(root, tmp_path):
         assert [line.split(",")[0].strip() for line in lines[1:]] == [f"{name}{row}" for row in range(count)]
 
 
+LEAVE = """
+import sys
+from pathlib import Path
+
+import torch
+
+from training.distributed import joined
+from training.sharding import shard
+
+def train(group):
+    model = torch.nn.Linear(3, 3)
+    if sys.argv[1] == "sharded":
+        shard(model, torch.device("cpu"))
+    group.wrap(model)(torch.ones(2, 3)).sum().backward()
+
+with joined() as group:
+    train(group)
+print(*sorted(thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted by Linux's /proc")
+@pytest.mark.parametrize("kind", ["whole", "sharded"])
+def test_the_threads_of_a_group_end_with_it(root, tmp_path, kind):
+    """Catches: anything that holds the group (default arguments, caches, a model in a cycle). gloo's threads would live
+    on, and abort the process (status -6, "terminate called") if Python ends while they still hold a tensor: seldom.
+    """
+    (tmp_path / "leave.py").write_text(LEAVE)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                           str(tmp_path / "leave.py"), kind], env={**ONE_THREAD, "PYTHONPATH": str(root)}, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("python") >= 2 and "gloo" not in done.stdout
+
+
 @pytest.mark.slow
 def test_torchrun_is_asked_to_stop(root, tmp_path):
     """Catches: a run that torchrun's own signals cut off before it has saved, or that they leave hanging."""

@@ -43,6 +43,7 @@ from data.tokenizer import Tokenizer
 from models import pretrained
 from models.gpt2 import GPT2Model
 from models.last_token import LastTokenGPT2
+from modules.dropout import WordDropout
 from optimizer import AdamW
 from training.allocator import keep_freed_memory
 from training.baselines import majority_class, tfidf_logistic_regression
@@ -124,6 +125,8 @@ def load_backbone(settings: Settings, recipe: Recipe, folder: Path) -> GPT2Model
     else:
         backbone = kind.from_pretrained(str(folder), **dropout)
     backbone.gradient_checkpointing = settings.gradient_checkpointing
+    if recipe.word_dropout:
+        backbone.word_embedding.register_forward_hook(WordDropout(recipe.word_dropout))
     return backbone
 
 

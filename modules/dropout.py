@@ -1,7 +1,8 @@
-"""Dropout, several times faster on a CPU than PyTorch's, and with a quarter of its memory.
+"""Dropout of single numbers and of whole words.
 
-PyTorch draws a float32 for each element, 5 ns apiece, and keeps it for the backward pass. Here each element gets 16
-random bits, and one byte is kept: in or out.
+The first is several times faster on a CPU than PyTorch's, with a quarter of its memory: PyTorch draws a float32
+for each element, 5 ns apiece, and keeps it for the backward pass. Here each element gets 16 random bits, and one byte
+is kept: in or out.
 """
 
 import torch
@@ -47,3 +48,22 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or self.inplace or not x.is_cpu:
             return super().forward(x)
         return _Drop.apply(x, *draw_kept(x.shape, self.p))
+
+
+class WordDropout:
+    """A forward hook for a token embedding: in training a word's whole vector is zero with probability p.
+
+    The position stays, the word is blank, so that no single word can decide. The other words are not scaled up: in
+    evaluation they look the same, only more of them are there. Iyyer et al. 2015, "Deep Unordered Composition Rivals
+    Syntactic Methods for Text Classification".
+    """
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, embedding: nn.Module, inputs: tuple[Tensor], vectors: Tensor) -> Tensor:
+        """vectors [B, T, C] -> the same shape. Draws from PyTorch's default generator of their device."""
+        if not embedding.training:
+            return vectors
+        kept = torch.rand(vectors.shape[:-1], device=vectors.device) >= self.p
+        return vectors * kept.unsqueeze(-1)

@@ -391,7 +391,7 @@ def test_only_two_modes():
 
 
 def test_dropout_and_random_weights_of_the_backbone(folder, tmp_path):
-    """Catches --backbone-dropout that never reaches the backbone (as in the course's starter), and a random backbone
+    """Catches --backbone-dropout or --word-dropout that never reaches the backbone (as in the course's starter), and a random backbone
     that is the pretrained one, or of another shape.
     """
     settings = settings_for(folder, tmp_path, backbone_dropout=0.25)
@@ -399,6 +399,12 @@ def test_dropout_and_random_weights_of_the_backbone(folder, tmp_path):
     backbone = load_backbone(settings, recipe, folder / "model")
     rates = {module.p for module in backbone.modules() if hasattr(module, "p")}
     assert rates == {0.25}
+    assert backbone.train().word_embedding(torch.arange(9)).ne(0).all()
+    settings = settings_for(folder, tmp_path, word_dropout=1.0, fine_tune_mode="full-model")
+    blank = load_backbone(settings, settings.recipe(settings.tasks()[0]), folder / "model")
+    assert blank.train().word_embedding(torch.arange(9)).eq(0).all()
+    assert blank.eval().word_embedding(torch.arange(9)).ne(0).all()
+    assert blank.state_dict().keys() == backbone.state_dict().keys()
     torch.manual_seed(5)
     settings = settings_for(folder, tmp_path, random_backbone=True, gradient_checkpointing=True)
     random = load_backbone(settings, settings.recipe(settings.tasks()[0]), folder / "model")

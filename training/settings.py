@@ -65,6 +65,9 @@ class Settings:
     """Dropout before the linear head. Default: 0.3 (gpt2-tiny: measured)."""
     backbone_dropout: float | None = None
     """Dropout inside the backbone in full-model mode. Default: the checkpoint's own, 0.1 for gpt2."""
+    word_dropout: float | None = None
+    """Share of each text's words that are blanked in a training step, in full-model mode. Default: 0 (gpt2-tiny:
+    measured)."""
     max_length: int | None = None
     """Longest text in tokens; what is longer is cut. Default: the task's."""
     lowercase: Literal["yes", "no"] | None = None
@@ -115,10 +118,13 @@ class Settings:
             raise UserError(f"--keep: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")
         if self.head_lr is not None and self.fine_tune_mode != "full-model":
             raise UserError("--head-lr is for --fine-tune-mode full-model; with a frozen backbone --lr is the head's")
+        if self.word_dropout and self.fine_tune_mode != "full-model":
+            raise UserError("--word-dropout is for --fine-tune-mode full-model; a frozen backbone reads each text once")
         require_ranges(self, ("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
                        ("head_lr", 0, None), ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
-                       ("backbone_dropout", 0, 1), ("max_length", 1, None), ("save_minutes", 0, None),
-                       ("save_steps", 1, None), ("max_grad_norm", 0, None), ("seed", 0, 2**63 - 1))
+                       ("backbone_dropout", 0, 1), ("word_dropout", 0, 1), ("max_length", 1, None),
+                       ("save_minutes", 0, None), ("save_steps", 1, None), ("max_grad_norm", 0, None),
+                       ("seed", 0, 2**63 - 1))
         if self.use_gpu and self.device not in ("auto", "cuda"):
             raise UserError(f"--use_gpu means --device cuda, but --device {self.device} is given too")
 
@@ -152,5 +158,5 @@ class Settings:
         default = recipe(task, self.fine_tune_mode, tiny=self.is_tiny)
         given = {"lr": self.lr, "head_lr": self.head_lr, "epochs": self.epochs, "batch_size": self.batch_size,
                  "schedule": self.schedule, "warmup": self.warmup, "dropout": self.hidden_dropout_prob,
-                 "backbone_dropout": self.backbone_dropout}
+                 "backbone_dropout": self.backbone_dropout, "word_dropout": self.word_dropout}
         return replace(default, **{name: value for name, value in given.items() if value is not None})

@@ -1,10 +1,10 @@
-"""Dropout: the distribution of nn.Dropout, its gradient, and less memory."""
+"""Dropout: the distribution of nn.Dropout, its gradient, and less memory. Word dropout: whole words, and only those."""
 
 import pytest
 import torch
 from torch import nn
 
-from modules.dropout import Dropout, draw_kept
+from modules.dropout import Dropout, WordDropout, draw_kept
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
@@ -60,3 +60,33 @@ def test_it_keeps_one_byte_for_each_element():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
         Dropout(0.1)(torch.randn(10, 10, requires_grad=True))
     assert sizes == [100]
+
+
+def test_words_are_blanked_whole():
+    """Catches: single numbers dropped, all texts losing the same words, a rate of 1 - p, words scaled up."""
+    torch.manual_seed(0)
+    embedding = nn.Embedding(50, 8)
+    ids = torch.randint(50, (200, 300))
+    plain = embedding(ids)
+    embedding.register_forward_hook(WordDropout(0.2))
+    vectors = embedding(ids)
+    blank = vectors.eq(0).all(dim=-1)
+    torch.testing.assert_close(vectors, plain * ~blank[..., None], rtol=0, atol=0)
+    assert abs(blank.double().mean().item() - 0.2) < 5 * (0.2 * 0.8 / ids.numel()) ** 0.5
+    assert blank.sum(dim=0).max() < 100 and blank.sum(dim=1).max() < 150
+
+
+def test_blank_words_learn_nothing_and_evaluation_has_none():
+    """Catches: gradients for words that were not there, blanks in eval mode, p = 0 or 1 off by a comparison."""
+    embedding = nn.Embedding(6, 4)
+    plain = embedding(torch.arange(6)[None])
+    hook = WordDropout(0.5)
+    embedding.register_forward_hook(hook)
+    assert torch.equal(embedding.eval()(torch.arange(6)[None]), plain)
+    torch.manual_seed(1)
+    vectors = embedding.train()(torch.arange(6)[None])
+    vectors.sum().backward()
+    assert torch.equal(embedding.weight.grad.eq(0), vectors[0].eq(0)) and 0 < vectors[0].eq(0).sum() < 24
+    for p, share in ((0.0, 0.0), (1.0, 1.0)):
+        hook.p = p
+        assert embedding(torch.arange(6)[None]).eq(0).double().mean() == share

@@ -39,6 +39,7 @@ def test_without_flags_it_is_the_course():
     recipe = settings.recipe(TASKS["sst"])
     assert (recipe.lr, recipe.epochs, recipe.batch_size, recipe.dropout) == (1e-3, 10, 8, 0.3)
     assert (recipe.schedule, recipe.warmup, recipe.backbone_dropout, recipe.head_lr) == ("constant", 0.0, None, None)
+    assert recipe.word_dropout == 0
     assert (settings.weight_decay, settings.max_grad_norm, settings.accumulate) == (0.0, None, 1)
     assert parse("--fine-tune-mode", "full-model").recipe(TASKS["sst"]).lr == 1e-5
 
@@ -73,6 +74,8 @@ def test_what_is_given_overrides_the_defaults():
     assert (recipe.lr, recipe.epochs, recipe.batch_size, recipe.schedule) == (0.0, 2, 4, "cosine")
     assert (recipe.warmup, recipe.dropout, recipe.backbone_dropout) == (0.25, 0.0, 0.0)
     assert Settings(head_lr=0.5, fine_tune_mode="full-model").recipe(TASKS["sst"]).head_lr == 0.5
+    blank = Settings(model="gpt2-tiny", fine_tune_mode="full-model", word_dropout=0.0)
+    assert blank.recipe(TASKS["cfimdb"]).word_dropout == 0
 
 
 def test_reading_can_be_changed():
@@ -121,6 +124,8 @@ def test_your_own_data():
     ({"backbone_dropout": -0.1}, "--backbone-dropout must be from 0 to 1"),
     ({"head_lr": -0.1, "fine_tune_mode": "full-model"}, "--head-lr must be at least 0"),
     ({"head_lr": 0.1}, "--head-lr is for --fine-tune-mode full-model"),
+    ({"word_dropout": 1.1, "fine_tune_mode": "full-model"}, "--word-dropout must be from 0 to 1"),
+    ({"word_dropout": 0.1}, "--word-dropout is for --fine-tune-mode full-model"),
     ({"max_length": 0}, "--max-length must be at least 1"),
     ({"max_grad_norm": -1.0}, "--max-grad-norm must be at least 0"),
     ({"save_minutes": -1.0}, "--save-minutes must be at least 0"),

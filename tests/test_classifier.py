@@ -391,8 +391,8 @@ def test_only_two_modes():
 
 
 def test_dropout_and_random_weights_of_the_backbone(folder, tmp_path):
-    """Catches --backbone-dropout or --word-dropout that never reaches the backbone (as in the course's starter), and a random backbone
-    that is the pretrained one, or of another shape.
+    """Catches --backbone-dropout or --word-dropout that never reaches the backbone (as in the course's starter), and a
+    random backbone that is the pretrained one, or of another shape.
     """
     settings = settings_for(folder, tmp_path, backbone_dropout=0.25)
     recipe = settings.recipe(settings.tasks()[0])

@@ -60,6 +60,7 @@ from training.seeding import deterministic, seed_everything
 from training.session import Session
 from training.sharding import shard
 from training.splits import Split, read_splits, with_features
+from training.startup import leave_compiler_out
 from training.stopping import StopSignals
 
 
@@ -250,6 +251,7 @@ def main() -> None:
     """Every task asked for, one after another, then the closing table."""
     settings = SETTINGS
     keep_freed_memory()
+    leave_compiler_out()
     with joined() as group, enough_memory("for the model", "--model: a smaller one"):
         if settings.shard and group.size == 1:
             raise UserError("--shard divides a model among processes: start them with torchrun --nproc_per_node N")

@@ -147,6 +147,7 @@ from training.run_folder import RunFolder
 from training.schedule import make_scheduler
 from training.seeding import seed_everything
 from training.session import Session
+from training.startup import leave_compiler_out
 from training.stopping import StopSignals
 
 
@@ -245,6 +246,7 @@ def identity(settings: Settings, gpt: GPT2Model, files: tuple[Path, Path], token
 def main() -> None:
     """Pretrain in the run folder, which is ours alone from here on."""
     keep_freed_memory()
+    leave_compiler_out()
     with RunFolder(SETTINGS.out) as run, enough_memory("for the model", halved("--hidden_size", SETTINGS.hidden_size)):
         pretrain(SETTINGS, run)
 

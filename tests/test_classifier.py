@@ -293,12 +293,15 @@ def test_tasks_are_seeded_one_by_one(folder, tmp_path):
 
 def test_labels_by_name_from_the_command_line(folder, root, tmp_path):
     """Catches the command line's own path, which the tests above go round: both spellings of flags, labels by name,
-    no test file, another name.
+    no test file, another name. And a start that imports PyTorch's compiler, which takes more than a second.
     """
+    code = ("import runpy, sys; sys.argv = ['classifier.py', *sys.argv[1:]]\n"
+            "try: runpy.run_path('classifier.py', run_name='__main__')\n"
+            "finally: assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules")
     for split, numbers in (("train", range(TRAIN)), ("dev", range(100, 100 + DEV))):
         write(tmp_path / f"{split}.csv", numbers, label=lambda number: ("pan", "rave", "shrug")[number % 3])
     done = subprocess.run(
-        [sys.executable, "classifier.py", "--train", tmp_path / "train.csv", "--dev", tmp_path / "dev.csv",
+        [sys.executable, "-c", code, "--train", tmp_path / "train.csv", "--dev", tmp_path / "dev.csv",
          "--label_names", "pan", "rave", "shrug", "--name", "mine", "--model", folder / "model", "--epochs", "1",
          "--fine_tune_mode", "full-model", "--hidden-dropout-prob", "0.1", "--out", tmp_path / "runs",
          "--predictions", tmp_path / "predictions"], cwd=root, capture_output=True, text=True)

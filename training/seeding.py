@@ -14,7 +14,8 @@ def seed_everything(seed: int) -> None:
 
 def deterministic(on: bool = True) -> None:
     """Ask PyTorch for kernels that give the same bits every time, and an error where there is none."""
-    torch.use_deterministic_algorithms(on)
+    if on != torch.are_deterministic_algorithms_enabled():  # asking imports PyTorch's compiler, a second and more
+        torch.use_deterministic_algorithms(on)
 
 
 def generator_states() -> dict[str, torch.Tensor]:

@@ -22,6 +22,8 @@ from benchmarks.pages import put_between
 from common import cli
 from common.errors import UserError
 from common.files import sha256_file, write_atomic
+from data.tasks import TASKS, Recipe
+from training import settings as classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "models" / "gpt2-tiny" / "README.md")
@@ -88,10 +90,14 @@ def source(model: Path, backbone: str) -> str:
 
 
 def read_results(path: Path, model: Path) -> list[dict]:
-    """The runs in the results file that were made with this model, or with random weights of its shape."""
+    """The runs in the results file that would be the same today: with this model's weights, or random ones of its
+    shape, and with the settings that are the defaults now.
+    """
     sources = {source(model, backbone) for backbone in ("pretrained", "random")}
     lines = path.read_text().splitlines() if path.exists() else []
-    return [run for run in map(json.loads, lines) if run["source"] in sources]
+    runs = [run for run in map(json.loads, lines) if run["source"] in sources]
+    asked = {mode: classifier.Settings(model=str(model), fine_tune_mode=mode) for mode in MODES}
+    return [run for run in runs if Recipe(**run["recipe"]) == asked[run["mode"]].recipe(TASKS[run["task"]])]
 
 
 def table(runs: list[dict]) -> str:

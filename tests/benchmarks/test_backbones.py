@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import accuracy
 from benchmarks.ablations import table
 from benchmarks.probe import probe
+from data.tasks import COURSE_DEFAULTS
 
 
 def test_a_probe_sees_what_a_backbone_knows(root: Path, tmp_path: Path) -> None:
@@ -36,16 +38,20 @@ def test_losses_of_other_vocabularies_are_compared_on_the_same_text() -> None:
 
 def run_line(source: str, **values: object) -> dict:
     return {"task": "sst", "mode": "full-model", "backbone": "pretrained", "seed": 1, "accuracy": 0.5, "majority": 0.25,
-            "tfidf": 0.4, "source": source, **values}
+            "tfidf": 0.4, "source": source, "recipe": asdict(COURSE_DEFAULTS["full-model"]), **values}
 
 
-def test_runs_of_other_weights_are_left_out(tmp_path: Path, root: Path) -> None:
-    """Catches accuracies of an older model in the table of a newer one, and random backbones tied to weights."""
+def test_runs_of_other_weights_or_settings_are_left_out(tmp_path: Path, root: Path) -> None:
+    """Catches accuracies of an older model or of older defaults in the table of newer ones, random backbones tied to
+    weights, and a line from before a setting existed that is taken for another setting.
+    """
     model = tmp_path / "model"
     shutil.copytree(root / "models" / "gpt2-tiny", model)
     lines = [run_line(accuracy.source(model, "pretrained")),
              run_line(accuracy.source(model, "random"), backbone="random")]
-    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    del lines[1]["recipe"]["word_dropout"]
+    other = run_line(lines[0]["source"], recipe=lines[0]["recipe"] | {"lr": 0.5})
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [other, *lines]))
     assert accuracy.read_results(tmp_path / "runs.jsonl", model) == lines
     with open(model / "model.safetensors", "ab") as file:
         file.write(b"more")

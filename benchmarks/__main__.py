@@ -8,6 +8,8 @@ Contenders take turns, so that whatever else the machine does hits all alike. Wr
 growth.png into the output folder.
 """
 
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -67,7 +69,7 @@ def main() -> None:
     threads = settings.threads or torch.get_num_threads()
     effort = {
         "full": {"rounds": 4, "batches": 4, "texts": 512, "seeds": 4, "memory_tasks": ("sst", "cfimdb")},
-        "short": {"rounds": 2, "batches": 2, "texts": 256, "seeds": 3, "memory_tasks": ("cfimdb",)},
+        "short": {"rounds": 2, "batches": 2, "texts": 128, "seeds": 2, "memory_tasks": ("cfimdb",)},
     }["full" if settings.full else "short"]
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,
@@ -76,9 +78,11 @@ def main() -> None:
     results: list[Result] = []
     make_folder(settings.out)
     for row in settings.rows:
+        began = time.monotonic()
         for result in ROWS[row](plan):
             results.append(result)
             print(f"{result.row:<28}{result.contender:<24}{result.shown}", flush=True)
+        print(f"{row}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         write_atomic(settings.out / "results.jsonl", json_lines(facts, results))
     print("\n" + text_tables(results))
     write_atomic(settings.out / "tables.md", markdown_tables(facts, results))

@@ -167,6 +167,7 @@ def with_earlier(facts: dict[str, Any], results: Sequence[Result], earlier: str)
     UserError if the earlier run was made on another machine, with other packages, or another plan.
     """
     records = [json.loads(line) for line in earlier.splitlines()]
+    facts = json.loads(json.dumps(facts))  # as they were read: tuples as lists
     theirs = next(record["facts"] for record in records if "facts" in record)
     differing = sorted(name for name in facts.keys() | theirs.keys()
                        if name != "load" and facts.get(name) != theirs.get(name))

@@ -174,10 +174,7 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
 
 
 def time_evaluation(plan: Plan) -> Iterator[Result]:
-    """Logits of the same texts of all lengths, each contender in the batches that it makes by default.
-
-    Not warmed up: a pass takes much longer than what its first batch costs more.
-    """
+    """Logits of the same texts of all lengths, each contender in the batches that it makes by default."""
     makers = {name: make for name, make in PEERS.items() if name != "course"}
     for task, texts in (("sst", plan.texts), ("cfimdb", plan.texts // 8)):
         with ExitStack() as stack:
@@ -185,6 +182,7 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
             contenders = enter(stack, plan, makers, work)
             moves = {name: lambda contender=contender: contender.do("evaluate")[0]
                      for name, contender in contenders.items()}
+            turns(1, moves)
             costs = turns(plan.long_rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")

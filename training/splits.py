@@ -14,8 +14,8 @@ from training.device import Machine
 from training.evaluate import predict
 from training.features import FeatureCache, LastToken, hash_tensors
 
-TEXTS, CPU_TOKENS = 32, 512
-"""A batch to predict, for each process. 500 tokens run at full speed on a CPU; more would be more padding."""
+TEXTS, CPU_TOKENS = 32, 1024
+"""A batch to predict, for each process. A thousand tokens run at full speed on a CPU; more would be more padding."""
 
 
 def prediction_order(lengths: Sequence[int], machine: Machine) -> list[list[int]]:

@@ -130,7 +130,7 @@ def test_alike_means_within_the_noise() -> None:
 
 def test_rows_measured_again_replace_the_earlier_ones() -> None:
     """Would catch a table that mixes machines, keeps a stale row beside its new one, or loses the other rows."""
-    facts = {"processor": "x", "load": 0.1}
+    facts = {"processor": "x", "load": 0.1, "plan": {"memory_tasks": ("sst", "cfimdb")}}  # JSON has no tuples
     old = [Result("a", "ours", (1.0, 2.0)), Result("b", "ours", (3.0,), "MB", "note")]
     new = [Result("a", "ours", (1.5,))]
     earlier = json_lines(facts, old)

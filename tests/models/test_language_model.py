@@ -34,7 +34,7 @@ def test_rating_is_the_mean_over_all_tokens_of_the_rated_ones(model):
     for b in range(2):
         for t in range(5):
             if not math.isnan(share := float(ratings[b, t])):
-                p = float((hidden[b, t] @ model.judge.weight[0] + model.judge.bias).sigmoid())
+                p = (hidden[b, t] @ model.judge.weight[0] + model.judge.bias).sigmoid().item()
                 expected -= share * math.log(p) + (1 - share) * math.log(1 - p)
     assert float(loss) == pytest.approx(expected / 10, rel=1e-6)
     loss.backward()

@@ -36,7 +36,7 @@ def test_rating_is_the_mean_over_all_tokens_of_the_rated_ones(model):
             if not math.isnan(share := float(ratings[b, t])):
                 p = (hidden[b, t] @ model.judge.weight[0] + model.judge.bias).sigmoid().item()
                 expected -= share * math.log(p) + (1 - share) * math.log(1 - p)
-    assert float(loss) == pytest.approx(expected / 10, rel=1e-6)
+    assert loss.item() == pytest.approx(expected / 10, rel=1e-6)
     loss.backward()
     assert torch.equal(hidden.grad.abs().sum(-1) > 0, ~ratings.isnan())
 

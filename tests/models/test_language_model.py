@@ -45,7 +45,7 @@ def test_no_rating_at_all(model):
     """Catches 0 / 0 in a batch of documents that state nothing."""
     loss = model.rating(torch.randn(1, 3, 8, dtype=torch.float64, requires_grad=True), torch.full((1, 3), math.nan))
     loss.backward()
-    assert float(loss) == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert loss.item() == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_bag_of_words_asks_for_words_of_the_same_document(model, monkeypatch):

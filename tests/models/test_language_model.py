@@ -71,9 +71,9 @@ def test_bag_of_words_asks_for_words_of_the_same_document(model, monkeypatch):
             for t in (at + shift[b, number]).tolist():
                 if 0 <= t < T and document[b][t] == document[b][at]:
                     weight = float(model.word_weight[input_ids[b, t]])
-                    total -= weight * float(logits[b, at].log_softmax(-1)[input_ids[b, t]])
+                    total -= weight * logits[b, at].log_softmax(-1)[input_ids[b, t]].item()
                     weights += weight
-    assert weights > 10 and float(loss) == pytest.approx(total / weights, rel=1e-6)
+    assert weights > 10 and loss.item() == pytest.approx(total / weights, rel=1e-6)
 
 
 def test_rare_words_weigh_more(model):

@@ -68,8 +68,8 @@ def main() -> None:
 
     threads = settings.threads or torch.get_num_threads()
     effort = {
-        "full": {"rounds": 4, "batches": 4, "texts": 512, "seeds": 4, "memory_tasks": ("sst", "cfimdb")},
-        "short": {"rounds": 2, "batches": 2, "texts": 256, "seeds": 2, "memory_tasks": ("cfimdb",)},
+        "full": {"rounds": 4, "batches": 4, "texts": 512, "seeds": 4, "epochs": 4, "memory_tasks": ("sst", "cfimdb")},
+        "short": {"rounds": 2, "batches": 2, "texts": 128, "seeds": 2, "epochs": 2, "memory_tasks": ("cfimdb",)},
     }["full" if settings.full else "short"]
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     facts = machine_facts(threads) | {"plan": effort, "shape": settings.shape,

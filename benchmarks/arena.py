@@ -37,7 +37,10 @@ def peak_mb() -> float:
 
 
 class Contender:
-    """An object made by `make(*args)` in a process of its own; `seconds, result = contender.do(method, *args)`."""
+    """An object made by `make(*args)` in a process of its own; `seconds, result = contender.do(method, *args)`.
+
+    The process starts at once, and entering the context waits until the object is there: several can be made together.
+    """
 
     def __init__(self, name: str, threads: int, make: Make, *args: Any) -> None:
         self.name = name
@@ -46,7 +49,6 @@ class Contender:
         self.process = context.Process(target=_serve, args=(theirs, threads, make, args), daemon=True)
         self.process.start()
         theirs.close()
-        self._answer()
 
     def do(self, method: str, *args: Any) -> tuple[float, Any]:
         """Call a method; the seconds it took and what it returned."""
@@ -67,6 +69,7 @@ class Contender:
         return tuple(answer)
 
     def __enter__(self) -> "Contender":
+        self._answer()
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -41,6 +41,8 @@ class Plan:
     "On whose longest batches the peak of memory is measured."
     seeds: int
     "Seeds for comparing accuracies."
+    epochs: int
+    "Epochs for comparing accuracies."
 
     @property
     def long_rounds(self) -> int:
@@ -84,8 +86,9 @@ PEERS: dict[str, Callable[[Workload], Any]] = {
 
 def enter(stack: ExitStack, plan: Plan, makers: dict[str, Callable[[Workload], Any]],
           work: Workload) -> dict[str, Contender]:
-    """Start the contenders, one after another; they end with the stack."""
-    return {name: stack.enter_context(Contender(name, plan.threads, make, work)) for name, make in makers.items()}
+    """Start the contenders, all together, and wait for them; they end with the stack."""
+    contenders = {name: Contender(name, plan.threads, make, work) for name, make in makers.items()}
+    return {name: stack.enter_context(contender) for name, contender in contenders.items()}
 
 
 def turns(rounds: int, moves: dict[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
@@ -163,7 +166,7 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
         chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
         flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
         for name, contender in contenders.items():
-            contender.do("train", chosen[name][0], chosen[name][0])  # to warm up: optimizer state, compiled kernels
+            contender.do("train", chosen[name][0])  # to warm up: optimizer state, compiled kernels
         costs = turns(rounds, {
             name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
             for name, contender in contenders.items()})
@@ -182,7 +185,8 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
             contenders = enter(stack, plan, makers, work)
             moves = {name: lambda contender=contender: contender.do("evaluate")[0]
                      for name, contender in contenders.items()}
-            turns(1, moves)
+            for contender in contenders.values():
+                contender.do("train", contender.do("extreme_batches")[1][0])  # to warm up
             costs = turns(plan.long_rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")
@@ -231,8 +235,8 @@ def measure_memory(plan: Plan) -> Iterator[Result]:
     for task in plan.memory_tasks:
         for name in ("ours", "course", "Hugging Face"):
             with Contender(name, plan.threads, PEERS[name], plan.work(task)) as contender:
-                batches = contender.do("typical_batches", 1)[1] + [contender.do("longest_batch")[1]]
-                contender.do("train", *batches)
+                shortest, longest = contender.do("extreme_batches")[1]
+                contender.do("train", shortest, longest)  # the first makes the optimizer's state
                 peak = contender.do("peak_mb")[1]
             yield Result(f"peak memory, {task}", name, (peak,), "MB", "longest batch of an epoch")
 
@@ -259,7 +263,7 @@ def check_buckets(plan: Plan) -> Iterator[Result]:
     if not has_tiny():
         return
     from benchmarks.buckets import compare_orders
-    yield from compare_orders(plan.threads, plan.seeds, epochs=4)
+    yield from compare_orders(plan.threads, plan.seeds, plan.epochs)
 
 
 def has_tiny() -> bool:

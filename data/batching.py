@@ -5,8 +5,10 @@ dropout or a resumed run cannot change them. B: rows of a batch, T: its longest 
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 POOL_BATCHES = 64
 """Batches' worth of shuffled examples that are sorted by length together: enough to leave little padding,
 few enough to keep an epoch well mixed."""
+BATCH_COST = 32
+"""What running a batch costs on a CPU besides its tokens, in tokens: reading all the weights, and Python."""
 
 
 class _Rows:
@@ -157,16 +161,30 @@ def epoch_order(
 def eval_order(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
     """The batches of one evaluation: every position once, longest first: too little memory shows at once.
 
-    Batches have `batch_size` texts, or fewer where these would have more than `tokens` tokens, padding included.
+    Batches have `batch_size` texts. Where they may have `tokens` tokens at most, padding included (or one longer text),
+    they are cut so that padding and `BATCH_COST` together are least.
     """
     _check_batch_size(batch_size)
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
-    batches, start = [], 0
-    while start < len(order):
-        size = batch_size if tokens is None else max(min(batch_size, tokens // lengths[order[start]]), 1)
-        batches.append(order[start:start + size])
-        start += size
-    return batches
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    if tokens is None:
+        return _cut(order, batch_size)
+    cuts = _cheapest_cuts([lengths[position] for position in order], batch_size, tokens)
+    return [order[start:end].tolist() for start, end in pairwise(cuts)]
+
+
+def _cheapest_cuts(lengths: Sequence[int], batch_size: int, tokens: int) -> list[int]:
+    """Where batches of texts, longest first, begin and end, from 0 to their number: the cheapest of all ways to cut."""
+    # For the first n texts: the least cost, and the size of the last batch; of equal ways, that with the smallest.
+    best: list[tuple[float, int]] = [(0, 0)] + [(math.inf, 0)] * len(lengths)
+    for start, longest in enumerate(lengths):
+        most = min(batch_size, max(tokens // longest, 1), len(lengths) - start)
+        for size in range(1, most + 1):
+            cost = best[start][0] + BATCH_COST + size * longest
+            best[start + size] = min(best[start + size], (cost, size))
+    cuts = [len(lengths)]
+    while cuts[-1] > 0:
+        cuts.append(cuts[-1] - best[cuts[-1]][1])
+    return cuts[::-1]
 
 
 def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[list[int]]:

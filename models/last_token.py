@@ -1,13 +1,17 @@
 """GPT-2 for those who want nothing but each row's last token: the same vector, for less work.
 
-Saved are the last block's work for all other tokens (a twelfth of GPT-2's, but for keys and values), and the padding
-mask where padding is on the right: causal attention hides it from every token before it anyway.
+Saved are the last block's work for all other tokens, a twelfth of GPT-2's, and the padding mask where padding is on the
+right: causal attention hides it from every token before it anyway.
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt2 import GPT2Model, additive_mask
+from modules.attention import CausalSelfAttention
 from modules.gpt2_layer import GPT2Layer
 
 
@@ -34,12 +38,26 @@ def block_at(layer: GPT2Layer, hidden_states: Tensor, visible: Tensor, rows: Ten
 
     visible: bool [B, T], True for a token. rows, last: [B], which tokens; none behind `last` is visible.
     """
-    attention = layer.self_attention
     normed = layer.attention_layer_norm(hidden_states)
-    query = attention.split_heads(attention.query(normed[rows, last][:, None]))  # [B, nh, 1, hs]
-    key, value = (attention.split_heads(project(normed)) for project in (attention.key, attention.value))
-    p = attention.dropout.p if attention.dropout.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None], dropout_p=p)
-    x = hidden_states[rows, last] + layer.attention_dropout(layer.attention_dense(attended.flatten(1)))
+    attended = attend_from(layer.self_attention, normed[rows, last], normed, visible)
+    x = hidden_states[rows, last] + layer.attention_dropout(layer.attention_dense(attended))
     inner = F.gelu(layer.interm_dense(layer.out_layer_norm(x)), approximate="tanh")
     return x + layer.out_dropout(layer.out_dense(inner))
+
+
+def attend_from(attention: CausalSelfAttention, x: Tensor, tokens: Tensor, visible: Tensor) -> Tensor:
+    """Attention of one token of each row, x [B, C], to the row's visible tokens [B, T, C]: [B, C].
+
+    With one query a head, no token needs a key or a value of its own. q . (K t + b) = (q K) . t + q . b: the query is
+    taken through the keys' weights once, instead of T tokens; and sum_t w_t (V t + b) = V (sum_t w_t t) + b sum_t w_t.
+    """
+    nh = attention.num_attention_heads
+    query = attention.query(x).unflatten(1, (nh, -1))  # [B, nh, hs]
+    K, V = (part.weight.unflatten(0, (nh, -1)) for part in (attention.key, attention.value))  # [nh, hs, C]
+    key_bias, value_bias = (part.bias.unflatten(0, (nh, -1)) for part in (attention.key, attention.value))  # [nh, hs]
+    asked = torch.einsum("bnh,nhc->bnc", query, K)
+    scores = asked @ tokens.transpose(1, 2) + (query * key_bias).sum(dim=-1, keepdim=True)  # [B, nh, T]
+    scores = (scores / math.sqrt(query.shape[-1])).masked_fill(~visible[:, None], -math.inf)
+    weights = attention.dropout(scores.softmax(dim=-1))
+    mixed = torch.einsum("bnc,nhc->bnh", weights @ tokens, V) + weights.sum(dim=-1, keepdim=True) * value_bias
+    return mixed.flatten(1)

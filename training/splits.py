@@ -15,7 +15,7 @@ from training.evaluate import predict
 from training.features import FeatureCache, LastToken, hash_tensors
 
 TEXTS, CPU_TOKENS = 32, 1024
-"""A batch to predict, for each process. A thousand tokens run at full speed on a CPU; more would be more padding."""
+"""The most that a batch to predict has, for each process. A thousand tokens run at full speed on a CPU."""
 
 
 def prediction_order(lengths: Sequence[int], machine: Machine) -> list[list[int]]:

@@ -63,6 +63,8 @@ def test_a_contender_that_fails_says_so() -> None:
     with Contender("mortal", 1, Pretender, 1) as mortal:
         with pytest.raises(UserError, match="'mortal' died"):
             mortal.do("die")
+    with pytest.raises(RuntimeError, match="unborn: TypeError"), Contender("unborn", 1, Pretender):
+        pass
 
 
 def test_turns_are_taken_in_changing_order() -> None:

@@ -82,7 +82,7 @@ def test_ours_takes_the_sizes_of_an_epoch(work: Workload) -> None:
     """Would catch features that are not stored: a second run must not need the backbone."""
     ours = Ours(replace(work, mode="last-linear-layer"))
     ours.head_epoch(train_texts=20, dev_texts=5)
-    calls = []
-    ours.model.gpt.register_forward_hook(lambda *_: calls.append(1))
+    texts = []
+    ours.model.gpt.register_forward_hook(lambda module, inputs, output: texts.append(len(inputs[0])))
     ours.features_twice()
-    assert len(calls) == 1  # one batch of 24, the first time only
+    assert sum(texts) == 24  # the first time only

@@ -1,12 +1,14 @@
 """Orders (every example once, a function of seed and epoch, little padding) and the batches' tensors."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batching import POOL_BATCHES, FeatureDataset, TextDataset, epoch_order, eval_order
+from data.batching import BATCH_COST, POOL_BATCHES, FeatureDataset, TextDataset, epoch_order, eval_order
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=300)
 SEEDS = st.integers(0, 2**32)
@@ -121,19 +123,38 @@ def test_collate(ids, data):
     assert len(batch) == len(chosen)
 
 
-@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 12), st.integers(1, 100))
+def cost(sizes, lengths, batch_size, tokens):
+    """What batches of so many texts cost, padding and BATCH_COST included; None if one is too large."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    padded = [size * lengths[start] for start, size in zip(starts, sizes, strict=True)]
+    if any(size > batch_size or (size > 1 and total > tokens) for size, total in zip(sizes, padded, strict=True)):
+        return None
+    return sum(padded) + BATCH_COST * len(sizes)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 12), st.integers(1, 200))
 def test_eval_order_within_a_number_of_tokens(lengths, batch_size, tokens):
-    """Catches a batch that is larger than asked for, a text too long for the limit left out, and batches cut smaller
-    than the limits demand.
+    """Catches a batch that is larger than asked for, a text too long for the limit left out, and batches that cost more
+    than those of some other way to cut: all of them are tried.
     """
     order = eval_order(lengths, batch_size, tokens)
-    assert sorted(row for rows in order for row in rows) == list(range(len(lengths)))
-    assert [lengths[row] for rows in order for row in rows] == sorted(lengths, reverse=True)
-    for number, rows in enumerate(order):
-        longest = lengths[rows[0]]
-        assert len(rows) <= batch_size and (len(rows) == 1 or len(rows) * longest <= tokens)
-        last = number == len(order) - 1
-        assert last or len(rows) == batch_size or (len(rows) + 1) * longest > tokens
+    assert sorted(flat(order)) == list(range(len(lengths)))
+    falling = [lengths[row] for row in flat(order)]
+    assert falling == sorted(lengths, reverse=True)
+    costs = []
+    for between in itertools.product((False, True), repeat=len(lengths) - 1):
+        ends = [place for place, cut in enumerate((*between, True), 1) if cut]
+        costs.append(cost(np.diff([0, *ends]).tolist(), falling, batch_size, tokens))
+    assert cost([len(rows) for rows in order], falling, batch_size, tokens) == min(c for c in costs if c is not None)
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(1, 2000))
+def test_eval_order_of_many_texts_keeps_the_limits(lengths, batch_size, tokens):
+    """Catches what a handful of texts does not show: a position lost or a limit passed; no texts at all, too."""
+    order = eval_order(lengths, batch_size, tokens)
+    assert sorted(flat(order)) == list(range(len(lengths)))
+    falling = [lengths[row] for row in flat(order)]
+    assert not lengths or cost([len(rows) for rows in order], falling, batch_size, tokens) is not None
 
 
 def test_collate_does_not_share_memory():

@@ -5,7 +5,7 @@ import torch
 
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
-from models.last_token import LastTokenGPT2
+from models.last_token import LastTokenGPT2, attend_from
 from sanity.checks import randomise
 
 MASKS = {
@@ -69,9 +69,11 @@ def test_the_last_block_works_on_one_token_a_row():
     """Catches: a fast way that is none."""
     _, lean = both()
     rows = []
-    lean.gpt_layers[-1].interm_dense.register_forward_hook(lambda module, inputs, output: rows.append(output.shape))
+    final = lean.gpt_layers[-1]
+    for part in (final.interm_dense, final.self_attention.query, final.self_attention.key, final.self_attention.value):
+        part.register_forward_hook(lambda module, inputs, output: rows.append(tuple(output.shape)))
     lean(torch.zeros(4, 7, dtype=torch.int64), torch.ones(4, 7))
-    assert rows == [(4, 96)]
+    assert rows == [(4, 24), (4, 96)]  # a query a row, no keys, no values
 
 
 def test_bad_inputs_are_refused_as_before():
@@ -81,3 +83,20 @@ def test_bad_inputs_are_refused_as_before():
         lean(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[1, 1, 1], [0, 1, 1]]))
     with pytest.raises(ValueError, match="too long"):
         lean(torch.zeros(1, 17, dtype=torch.int64), torch.ones(1, 17))
+
+
+def test_attention_without_keys_and_values_drops_the_same_weights():
+    """Catches: the value bias added whole where dropped weights no longer sum to 1, and weights not scaled up."""
+    _, lean = both()
+    attention = lean.train().gpt_layers[-1].self_attention
+    attention.dropout.p = 0.5
+    x, tokens = torch.randn(4, 24).double(), torch.randn(4, 7, 24).double()
+    visible = torch.tensor(MASKS["holes"]).bool()
+    torch.manual_seed(1)
+    ours = attend_from(attention, x, tokens, visible)
+    query, key, value = (attention.split_heads(part(y)) for part, y in (
+        (attention.query, x[:, None]), (attention.key, tokens), (attention.value, tokens)))
+    scores = (query @ key.transpose(-2, -1) / 8**0.5).masked_fill(~visible[:, None, None], float("-inf"))
+    torch.manual_seed(1)
+    want = attention.dropout(scores.softmax(dim=-1)) @ value
+    torch.testing.assert_close(ours, want.flatten(1), rtol=1e-9, atol=1e-11)

@@ -156,9 +156,9 @@ def test_the_head_is_the_same_as_with_the_backbone_in_every_epoch(task, tokenize
 
 
 def runs(gpt):
-    """Counts the calls of a backbone."""
+    """Collects how many texts each call of a backbone was for."""
     calls = []
-    gpt.register_forward_hook(lambda *_: calls.append(1))
+    gpt.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
     return calls
 
 
@@ -167,36 +167,37 @@ def test_features_are_reused_and_only_for_the_same(task, tokenizer, tmp_path):
     happens, or not for files that share a split.
     """
     folder, splits = tmp_path / "features", read_splits(task, tokenizer, 32)
+    every = sum(len(split.examples) for split in splits.values())
     with_features(splits, backbone(), CPU, folder)
 
     def computed(gpt=None, splits=splits, machine=CPU):
         gpt = gpt or backbone()
         calls = runs(gpt)
         with_features(splits, gpt, machine, folder)
-        return len(calls)  # each of these splits is one batch
+        return sum(calls)
 
     assert computed() == 0
     assert computed(splits={"train": splits["dev"], "dev": splits["train"]}) == 0
-    assert computed(backbone(seed=1)) == 3
+    assert computed(backbone(seed=1)) == every
     changed = backbone()
     with torch.no_grad():
         changed.final_layer_norm.bias[3] += 1e-6
-    assert computed(changed) == 3
-    assert computed(backbone(num_attention_heads=4)) == 3
-    assert computed(splits=read_splits(task, tokenizer, 3)) == 3
-    assert computed(machine=replace(CPU, precision="bfloat16")) == 3
+    assert computed(changed) == every
+    assert computed(backbone(num_attention_heads=4)) == every
+    assert computed(splits=read_splits(task, tokenizer, 3)) == every
+    assert computed(machine=replace(CPU, precision="bfloat16")) == every
     write(task.dev, range(30, 40))
-    assert computed(splits=read_splits(task, tokenizer, 32)) == 1
+    assert computed(splits=read_splits(task, tokenizer, 32)) == 10
 
 
 def test_predicted_in_batches_for_the_machine():
-    """Catches long texts padded by the thousand tokens on a CPU, batches too small for a GPU, and processes of a group
-    that get less than a batch each.
+    """Catches long texts padded by the thousand tokens on a CPU, or padded more than a batch costs, batches too small
+    for a GPU, and processes of a group that get less than a batch each.
     """
     lengths = [500] * 9 + [10] * 100
     alone = SimpleNamespace(device=torch.device("cpu"), group=SimpleNamespace(size=1))
-    assert [len(rows) for rows in prediction_order(lengths, alone)] == [2] * 4 + [2] + [32, 32, 32, 3]
+    assert [len(rows) for rows in prediction_order(lengths, alone)] == [2, 2, 2, 2, 1] + [32, 32, 32, 4]
     gpu = SimpleNamespace(device=torch.device("cuda"), group=SimpleNamespace(size=1))
     assert [len(rows) for rows in prediction_order(lengths, gpu)] == [32, 32, 32, 13]
     three = SimpleNamespace(device=torch.device("cpu"), group=SimpleNamespace(size=3))
-    assert [len(rows) for rows in prediction_order(lengths, three)] == [6, 6, 96, 1]
+    assert [len(rows) for rows in prediction_order(lengths, three)] == [6, 3, 96, 4]

@@ -20,7 +20,7 @@ BASE = {"hidden_size": 320, "num_hidden_layers": 4, "num_attention_heads": 5, "v
 CHANGES: tuple[dict[str, float], ...] = (
     {}, {"hidden_size": 256, "num_attention_heads": 4}, {"hidden_size": 448, "num_attention_heads": 7},
     {"num_hidden_layers": 2}, {"num_hidden_layers": 6}, {"vocab_size": 4096}, {"vocab_size": 16384},
-    {"long_share": 0.0}, {"long_share": 1.0}, {"bag_weight": 0.0}, {"rating_weight": 0.0},
+    {"long_share": 0.0}, {"long_share": 1.0}, {"rating_weight": 0.0},
 )
 """What is changed of BASE, one thing in each run (the number of heads follows the width)."""
 
@@ -31,7 +31,7 @@ class Settings:
 
     text: tuple[Path, ...]
     """Text files, as for pretrain.py."""
-    tokens: float = 5e5
+    tokens: float = 8e5
     """Tokens of each run."""
     tasks: tuple[str, ...] = ("sst", "cfimdb")
     """Tasks for the probe."""
@@ -60,15 +60,15 @@ def one_run(settings: Settings, change: dict[str, float]) -> dict:
 def table(runs: list[dict]) -> str:
     """The runs as a Markdown table; the first one is the base."""
     base = next(run for run in runs if not run["change"])
-    lines = ["| changed | weights | seconds | held-out loss, per token of the base | "
+    lines = ["| changed | weights | held-out loss, per token of the base | "
              + " | ".join(f"{task}, frozen" for task in base["probe"]) + " |",
-             "|---|---:|---:|---:|" + "---:|" * len(base["probe"])]
+             "|---|---:|---:|" + "---:|" * len(base["probe"])]
     for run in runs:
         changed = ", ".join(f"{name} {value:g}" for name, value in run["change"].items()
                             if name != "num_attention_heads")
         # Text of which the base makes one token; the same for all, so that losses can be compared.
         loss = run["held_out_loss"] * run["held_out_tokens"] / base["held_out_tokens"]
-        lines.append(f"| {changed or 'nothing'} | {run['weights_mb']:.1f} MB | {run['seconds']:.0f} | {loss:.3f} | "
+        lines.append(f"| {changed or 'nothing'} | {run['weights_mb']:.1f} MB | {loss:.3f} | "
                      + " | ".join(f"{score:.3f}" for score in run["probe"].values()) + " |")
     return "\n".join(lines)
 

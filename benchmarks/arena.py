@@ -79,10 +79,11 @@ class Contender:
 
 def _serve(pipe: Connection, threads: int, make: Make, args: tuple[Any, ...]) -> None:
     """The life of a contender's process."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # while others are made beside it: threads that wait for each other would slow all down
     with pipe:
         try:
             contender = make(*args)
+            torch.set_num_threads(threads)
             gc.collect()
             pipe.send((True, 0.0, None))
             while True:

@@ -35,8 +35,10 @@ class Plan:
     batches: int
     "Typical batches timed in a round; half as many of long texts."
     texts: int
-    """Texts evaluated in a round; an eighth as many long ones. As many as in a small data set, because what makes
-    evaluation fast is batches of like length, which a few texts do not give."""
+    """Texts evaluated in a round. As many as in a small data set, because what makes evaluation fast is batches of like
+    length, which a few texts do not give."""
+    long_texts: int
+    "Long texts evaluated in a round."
     memory_tasks: tuple[str, ...]
     "On whose longest batches the peak of memory is measured."
     seeds: int
@@ -179,14 +181,14 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
 def time_evaluation(plan: Plan) -> Iterator[Result]:
     """Logits of the same texts of all lengths, each contender in the batches that it makes by default."""
     makers = {name: make for name, make in PEERS.items() if name != "course"}
-    for task, texts in (("sst", plan.texts), ("cfimdb", plan.texts // 8)):
+    for task, texts in (("sst", plan.texts), ("cfimdb", plan.long_texts)):
         with ExitStack() as stack:
             work = plan.work(task, texts)
             contenders = enter(stack, plan, makers, work)
             moves = {name: lambda contender=contender: contender.do("evaluate")[0]
                      for name, contender in contenders.items()}
             for contender in contenders.values():
-                contender.do("train", contender.do("extreme_batches")[1][0])  # to warm up
+                contender.do("train", contender.do("shortest_texts")[1])  # to warm up
             costs = turns(plan.long_rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")
@@ -233,10 +235,11 @@ def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
 def measure_memory(plan: Plan) -> Iterator[Result]:
     """The peak of a process that trains on an epoch's longest batch, batch of 8, everything included."""
     for task in plan.memory_tasks:
-        for name in ("ours", "course", "Hugging Face"):
-            with Contender(name, plan.threads, PEERS[name], plan.work(task)) as contender:
-                shortest, longest = contender.do("extreme_batches")[1]
-                contender.do("train", shortest, longest)  # the first makes the optimizer's state
+        names = ("ours", "course", "Hugging Face")
+        contenders = [Contender(name, plan.threads, PEERS[name], plan.work(task)) for name in names]
+        for name, contender in zip(names, contenders, strict=True):
+            with contender:  # it ends before the next one works: together they would need more than 24 GB
+                contender.do("train", contender.do("shortest_texts")[1], contender.do("longest_batch")[1])
                 peak = contender.do("peak_mb")[1]
             yield Result(f"peak memory, {task}", name, (peak,), "MB", "longest batch of an epoch")
 

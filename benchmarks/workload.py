@@ -127,7 +127,10 @@ class Peer:
         # Forward: 12 C^2 weights a layer, and T queries by T keys twice; backward: twice as much again.
         return float(3 * layers * (2 * 12 * C**2 * lengths + 4 * C * lengths**2).sum())
 
-    def extreme_batches(self) -> tuple[Sequence[int], Sequence[int]]:
-        """The batches of an epoch with fewest and with most tokens, padding included."""
-        order = sorted(self.training_order(), key=lambda rows: padded_tokens(self.data.lengths, rows))
-        return order[0], order[-1]
+    def longest_batch(self) -> Sequence[int]:
+        """The batch of an epoch with most tokens, padding included."""
+        return max(self.training_order(), key=lambda rows: padded_tokens(self.data.lengths, rows))
+
+    def shortest_texts(self) -> Sequence[int]:
+        """A batch of the shortest texts there are, to warm up: training on it makes the optimizer's state."""
+        return sorted(range(len(self.data)), key=self.data.lengths.__getitem__)[:self.work.batch_size]

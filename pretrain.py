@@ -25,11 +25,13 @@ class Settings:
     out: Path = Path("runs/pretrain")
     """Run folder; the model goes to OUT/model."""
     start: Path | None = None
-    """Folder with a model to go on from, in place of random weights; its shape and its tokenizer are used."""
+    """Folder with a model to go on from, in place of random weights; its shape is used, and its tokenizer unless
+    another is asked for: then the vector of a new token begins as the mean of its parts' old ones."""
     tokenizer: Path | None = None
     """Folder with a tokenizer to use; without it one is trained on the text."""
-    vocab_size: int = 8192
-    """Tokens of the tokenizer that is trained."""
+    vocab_size: int | None = None
+    """Tokens of the tokenizer that is trained: 8,192 where nothing is said. With --start, saying it is what makes one
+    be trained."""
     tokenizer_every: int = 8
     """Train the tokenizer on every N-th document."""
     hidden_size: int = 256
@@ -96,8 +98,6 @@ class Settings:
         if self.hidden_size % self.num_attention_heads:
             raise UserError(f"--hidden-size {self.hidden_size} must be a multiple of "
                             f"--num-attention-heads {self.num_attention_heads}")
-        if self.start and self.tokenizer:
-            raise UserError("--start brings its own tokenizer: leave out --tokenizer")
         missing = [path for path in self.text if not path.is_file()]
         if missing:
             raise UserError(f"--text: there is no file {missing[0]}")
@@ -123,7 +123,7 @@ if __name__ == "__main__":
     cli.hush_interrupts()
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -203,34 +203,51 @@ def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, 
 DECIDES_NOTHING = {"text", "out", "start", "tokenizer", "device", "precision", "sample", "resume", "save_minutes"}
 """Settings that a run may be resumed without: what they say is fingerprinted by its content, or changes no weight."""
 
+VOCAB_SIZE = 8192
+"""Tokens of a tokenizer whose size is not given."""
+
 
 def find_tokenizer(settings: Settings) -> Path:
     """The folder of the tokenizer: given, or trained on the first run and found again on the next."""
-    if settings.start or settings.tokenizer:
-        return settings.start or settings.tokenizer
+    if settings.tokenizer:
+        return settings.tokenizer
+    if settings.start and not settings.vocab_size:
+        return settings.start
     folder = settings.out / "tokenizer"
     if not (settings.resume and (folder / "tokenizer.json").exists()):
         make_folder(folder)
-        train_tokenizer(settings.text, settings.vocab_size, settings.tokenizer_every, folder / "tokenizer.json")
+        size = settings.vocab_size or VOCAB_SIZE
+        train_tokenizer(settings.text, size, settings.tokenizer_every, folder / "tokenizer.json")
     return folder
 
 
-def make_backbone(settings: Settings, vocab_size: int) -> GPT2Model:
+def make_backbone(settings: Settings, tokenizer: Tokenizer) -> GPT2Model:
     """The model to start from: of the shape asked for with random weights, or read from a folder."""
     dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
     if settings.start:
         gpt = GPT2Model.from_pretrained(str(settings.start), **dropout)
-        if gpt.config.max_position_embeddings % 4 or gpt.config.vocab_size < vocab_size:
+        theirs = Tokenizer.load(settings.start)
+        if gpt.config.max_position_embeddings % 4 or gpt.config.vocab_size < len(theirs):
             raise UserError(f"--start {settings.start}: its {gpt.config.max_position_embeddings} positions must be a "
                             f"multiple of 4, and its {gpt.config.vocab_size} tokens no fewer than its tokenizer's")
+        if tokenizer.fingerprint != theirs.fingerprint:
+            change_tokens(gpt, tokenizer.in_tokens_of(theirs))
     else:
         shape = {name: getattr(settings, name) for name in
                  ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
-        gpt = GPT2Model(GPT2Config(vocab_size=vocab_size, **shape, **dropout))
+        gpt = GPT2Model(GPT2Config(vocab_size=len(tokenizer), **shape, **dropout))
     usual = GPT2Config()  # what is saved with the model is for fine-tuning, which wants dropout
     gpt.config = replace(gpt.config, hidden_dropout_prob=usual.hidden_dropout_prob,
                          attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
     return gpt
+
+
+def change_tokens(gpt: GPT2Model, parts: Sequence[Sequence[int]]) -> None:
+    """Give the model a new vocabulary: the vector of a token is the mean of the old vectors of its `parts`."""
+    old = gpt.word_embedding.weight.detach()
+    new = torch.stack([old[ids].mean(dim=0) for ids in parts])
+    gpt.word_embedding = nn.Embedding.from_pretrained(new, freeze=False)
+    gpt.config = replace(gpt.config, vocab_size=len(parts))
 
 
 def identity(settings: Settings, gpt: GPT2Model, files: tuple[Path, Path], tokenizer: Tokenizer,
@@ -256,10 +273,10 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
     machine = Machine.choose(settings.device, settings.precision)
     tokenizer_folder = find_tokenizer(settings)
     tokenizer = Tokenizer.load(tokenizer_folder)
+    seed_everything(settings.seed)
+    gpt = make_backbone(settings, tokenizer)  # before the text is encoded, so that a bad --start is told at once
     make_folder(settings.out / "ids")
     files = encode(settings.text, tokenizer, settings.out / "ids", ratings=settings.rating_weight > 0)
-    seed_everything(settings.seed)
-    gpt = make_backbone(settings, len(tokenizer))
     corpus, held_out = (Corpus(file, gpt.config.max_position_embeddings) for file in files)
     if settings.rating_weight and corpus.ratings.min() == UNRATED:
         raise UserError("--rating-weight: no document of the text states a rating such as 8/10")

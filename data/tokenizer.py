@@ -92,6 +92,23 @@ class Tokenizer:
                 ids.append(encoding.ids[:max_length] or [self.pad_id])
         return Encoded(ids, truncated)
 
+    def in_tokens_of(self, other: "Tokenizer") -> list[list[int]]:
+        """For each of our tokens, in order of id: the ids of those of `other` that make it up. Both are byte-level.
+
+        Raises:
+            TokenizerError: `other` lacks bytes of a token.
+        """
+        parts = [[other.pad_id] if id == self.pad_id else other._parts(self._backend.id_to_token(id))
+                 for id in range(len(self))]
+        if not all(parts):
+            lacking = self._backend.id_to_token(parts.index([]))
+            raise TokenizerError(f"the old tokenizer cannot write the new one's token {quoted(lacking)}")
+        return parts
+
+    def _parts(self, token: str) -> list[int]:
+        known = self._backend.token_to_id(token)
+        return [known] if known is not None else [part.id for part in self._backend.model.tokenize(token)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)

@@ -186,6 +186,40 @@ def test_a_run_may_be_moved(text, whole, tmp_path, monkeypatch, capsys):
         run(make(tmp_path / "same.txt", tmp_path / "moved", resume=True), monkeypatch)
 
 
+def test_another_vocabulary_begins_with_the_means_of_the_old_one(text, whole, tmp_path, monkeypatch):
+    """Catches vectors that are lost, shifted or given to the wrong tokens where a model goes on with new tokens."""
+    begun = []
+    fit = pretrain.fit
+    monkeypatch.setattr(pretrain, "fit", lambda model, *rest, **more: (
+        begun.append(model.gpt.word_embedding.weight.detach().clone()), fit(model, *rest, **more)))
+    run(make(text, tmp_path, start=whole / "model", vocab_size=300, tokens=128.0), monkeypatch)
+
+    old, new = (json.loads((folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+                for folder in (whole, tmp_path))
+    before = GPT2Model.from_pretrained(str(whole / "model")).word_embedding.weight
+    merged = {a + b: (a, b) for a, b in json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text())[
+        "model"]["merges"]}
+
+    def parts(token):
+        return [old[token]] if token in old else [id for half in merged[token] for id in parts(half)]
+
+    expected = torch.stack([before[parts(token)].mean(dim=0) for token in sorted(new, key=new.get)])
+    torch.testing.assert_close(begun[0], expected)
+    assert len(new) == 300 and sum(len(parts(token)) > 1 for token in new) >= 10
+    saved = GPT2Model.from_pretrained(str(tmp_path / "model"))
+    assert saved.config.vocab_size == 300 and saved.word_embedding.weight.shape == (300, 32)
+    assert json.loads((tmp_path / "log.jsonl").read_text())["held_out_loss"] < math.log(300)
+
+
+def test_its_own_tokenizer_changes_nothing(whole):
+    """Catches a vocabulary that is rebuilt where it is the same, and --start's own tokenizer that is not taken."""
+    settings = pretrain.Settings(text=(), start=whole / "model")
+    assert pretrain.find_tokenizer(settings) == whole / "model"
+    gpt = pretrain.make_backbone(settings, Tokenizer.load(whole / "model"))
+    saved = GPT2Model.from_pretrained(str(whole / "model"))
+    assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), saved.parameters(), strict=True))
+
+
 def test_weight_decay_is_for_matrices():
     """Catches decay on biases or gains, and parameters in no group or in two."""
     model = GPT2Model(GPT2Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))

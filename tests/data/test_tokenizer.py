@@ -135,3 +135,32 @@ def test_damage_is_a_user_error(folder, what):
     with pytest.raises(UserError) as caught:
         Tokenizer.load(folder)
     assert len(str(caught.value)) < 500 + len(str(folder))
+
+
+def test_one_vocabulary_in_tokens_of_another(folder, tmp_path_factory):
+    """Catches a token that is written with a space it has not, by the wrong tokens, or as text where it is special."""
+    more = ByteLevelBPETokenizer()
+    more.train_from_iterator(["a good goods film", "A bad film , not good"] * 9, vocab_size=320, show_progress=False,
+                             special_tokens=["<|end|>"])
+    larger = tmp_path_factory.mktemp("larger")
+    more._tokenizer.save(str(larger / "tokenizer.json"))
+    (larger / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    old, new = Tokenizer.load(folder), Tokenizer.load(larger)
+    parts = new.in_tokens_of(old)
+    assert len(parts) == len(new) > len(old) and parts[new.pad_id] == [old.pad_id]
+    for id, ids in enumerate(parts):
+        if id == new.pad_id:
+            continue
+        assert "".join(old._backend.id_to_token(part) for part in ids) == new._backend.id_to_token(id)
+    assert [len(ids) for ids in old.in_tokens_of(old)] == [1] * len(old)
+
+
+def test_a_vocabulary_that_lacks_a_letter(folder, tmp_path_factory):
+    """Catches a token left with no vector at all, which its mean would make NaN."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    poor = tmp_path_factory.mktemp("poor")
+    Backend(models.BPE({END_OF_TEXT: 0, "a": 1}, [])).save(str(poor / "tokenizer.json"))
+    with pytest.raises(UserError, match="the old tokenizer cannot write the new one's token '!'"):
+        Tokenizer.load(folder).in_tokens_of(Tokenizer.load(poor))

@@ -174,6 +174,7 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
         contenders = enter(stack, plan, makers, plan.work(task, device=device, precision=precision))
         chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
         flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
+        best = next(iter(contenders.values())).do("best_flops")[1] if device == "cuda" else None
         for name, contender in contenders.items():
             # To warm up: optimizer state, compiled kernels, and the memory that ours keeps from step to step. The peers
             # keep none: where there is time for one round only, a few short texts must do for them.
@@ -185,7 +186,13 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
     for name, values in costs.items():
         examples = sum(map(len, chosen[name]))
         yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
-                     f"{flops[name] / statistics.median(values) / 1e9:,.0f} GFLOP/s without padding")
+                     speed_note(flops[name] / statistics.median(values), best))
+
+
+def speed_note(flops: float, best: float | None) -> str:
+    """Useful floating-point operations a second, and their share of the most the chip reaches, if known."""
+    share = f", {flops / best:.0%} of what a large product reaches" if best else ""
+    return f"{flops / 1e9:,.0f} GFLOP/s without padding{share}"
 
 
 def time_evaluation(plan: Plan) -> Iterator[Result]:

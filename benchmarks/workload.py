@@ -5,11 +5,13 @@ Weights are random: their values change no time. The tokenizer is GPT-2's, from 
 
 import functools
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.batching import TextDataset
 from data.reader import Example
@@ -126,6 +128,18 @@ class Peer:
         lengths = np.array([self.data.lengths[row] for rows in batches for row in rows], dtype=float)
         # Forward: 12 C^2 weights a layer, and T queries by T keys twice; backward: twice as much again.
         return float(3 * layers * (2 * 12 * C**2 * lengths + 4 * C * lengths**2).sum())
+
+    def best_flops(self, size: int = 8192) -> float:
+        """Floating-point operations a second of one large matrix product, in the workload's precision and on its
+        device, the best of six: what the chip reaches when nothing else holds it up.
+        """
+        square = torch.randn(size, size, device=self.work.device).to(getattr(torch, self.work.precision))
+        seconds = []
+        for _ in range(6):
+            start = time.perf_counter()
+            (square @ square)[0, 0].item()  # asking for a number waits for the GPU
+            seconds.append(time.perf_counter() - start)
+        return 2 * size**3 / min(seconds)
 
     def longest_batch(self) -> Sequence[int]:
         """The batch of an epoch with most tokens, padding included."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from benchmarks.course import Course
 from benchmarks.huggingface import GroupedByLength, HuggingFace
 from benchmarks.ours import Ours
+from benchmarks.rows import speed_note
 from benchmarks.workload import Workload
 from models.config import GPT2Config
 
@@ -86,3 +87,12 @@ def test_ours_takes_the_sizes_of_an_epoch(work: Workload) -> None:
     ours.model.gpt.register_forward_hook(lambda module, inputs, output: texts.append(len(inputs[0])))
     ours.features_twice()
     assert sum(texts) == 24  # the first time only
+
+
+def test_the_chip_at_its_best(work: Workload) -> None:
+    """Would catch a figure in the wrong unit, or one that times nothing, so that it grows with the size."""
+    peer = Ours(work)
+    small, large = peer.best_flops(256), peer.best_flops(1024)
+    assert 1e7 < small < 1e15 and small / 100 < large < 100 * small
+    assert speed_note(2.4e11, None) == "240 GFLOP/s without padding"
+    assert speed_note(2.4e11, 9.6e11) == "240 GFLOP/s without padding, 25% of what a large product reaches"

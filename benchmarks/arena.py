@@ -23,7 +23,7 @@ from common.errors import UserError
 
 Make = Callable[..., Any]
 
-PEERS = ["benchmarks.course", "benchmarks.huggingface", "benchmarks.ours"]
+PRELOADED = ["benchmarks.course", "benchmarks.huggingface", "benchmarks.ours"]
 """What a server imports once, where the system can fork: contenders are forked from it and need not import it again."""
 
 
@@ -51,7 +51,7 @@ class Contender:
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if forks and not alone else "spawn")
         if forks and not alone:
-            context.set_forkserver_preload(PEERS)
+            context.set_forkserver_preload(PRELOADED)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, threads, make, args), daemon=True)
         self.process.start()

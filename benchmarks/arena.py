@@ -48,9 +48,9 @@ class Contender:
 
     def __init__(self, name: str, threads: int, make: Make, *args: Any, alone: bool = False) -> None:
         self.name = name
-        forks = "forkserver" in multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if forks and not alone else "spawn")
-        if forks and not alone:
+        shared = not alone and "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if shared else "spawn")
+        if shared:
             context.set_forkserver_preload(PRELOADED)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, threads, make, args), daemon=True)

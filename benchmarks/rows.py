@@ -178,7 +178,7 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
         for name, contender in contenders.items():
             # To warm up: optimizer state, compiled kernels, and the memory that ours keeps from step to step. The peers
             # keep none: where there is time for one round only, a few short texts must do for them.
-            full = plan.long_rounds > 1 or name.startswith("ours")
+            full = rounds > 1 or name.startswith("ours")
             contender.do("train", chosen[name][0] if full else contender.do("shortest_texts")[1])
         costs = turns(rounds, {
             name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]

@@ -1,5 +1,8 @@
 """GPT-2 as a language model: predicting the next token, and continuing a text."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +71,14 @@ class LanguageModel(nn.Module):
         rated = ~ratings.isnan()
         losses = F.binary_cross_entropy_with_logits(guesses, ratings.nan_to_num(), reduction="none")
         return (losses * rated).sum() / rated.numel()
+
+
+def change_tokens(gpt: GPT2Model, parts: Sequence[Sequence[int]]) -> None:
+    """Give a model another vocabulary: a token's vector is the mean of the old ones of its `parts`, at least one."""
+    old = gpt.word_embedding.weight.detach()
+    new = torch.stack([old[ids].mean(dim=0) for ids in parts])
+    gpt.word_embedding = nn.Embedding.from_pretrained(new, freeze=False)
+    gpt.config = replace(gpt.config, vocab_size=len(parts))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Time this project beside its peers and print how it compares.
 
-    ./setup.sh -m benchmarks                 every row, in six or seven minutes on 2 cores with 22 GB free
+    ./setup.sh -m benchmarks                 every row, in six minutes on 2 cores with 22 GB free
     ./setup.sh -m benchmarks --full          more rounds and texts, in twenty minutes
     ./setup.sh -m benchmarks --rows adamw    some rows only
 
@@ -70,7 +70,7 @@ def main() -> None:
     effort = {
         "full": {"rounds": 4, "batches": 4, "texts": 512, "long_texts": 64, "seeds": 4, "epochs": 4,
                  "memory_tasks": ("sst", "cfimdb")},
-        "short": {"rounds": 2, "batches": 2, "texts": 256, "long_texts": 16, "seeds": 2, "epochs": 1,
+        "short": {"rounds": 2, "batches": 2, "texts": 256, "long_texts": 24, "seeds": 2, "epochs": 1,
                   "memory_tasks": ("sst",)},
     }["full" if settings.full else "short"]
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)

@@ -38,7 +38,7 @@ def gpt2_shapes(hidden: int, layers: int, vocab: int, positions: int) -> list[tu
 
 SHAPES = {
     "gpt2": gpt2_shapes(768, 12, 50257, 1024),
-    "gpt2-tiny": gpt2_shapes(320, 4, 8192, 512),
+    "gpt2-tiny": gpt2_shapes(320, 4, 16384, 512),
 }
 
 

@@ -165,7 +165,7 @@ TINY_DEFAULTS: dict[tuple[str, Mode], Recipe] = {
     ("sst", "last-linear-layer"): _HEAD,
     ("sst", "full-model"): _WHOLE,
     ("cfimdb", "last-linear-layer"): Recipe(lr=1e-2, epochs=100, batch_size=32, schedule="linear", dropout=0.0),
-    ("cfimdb", "full-model"): replace(_WHOLE, lr=2e-4, head_lr=1e-2, epochs=5, batch_size=16, word_dropout=0.2),
+    ("cfimdb", "full-model"): replace(_WHOLE, lr=2e-4, head_lr=1e-2, epochs=5, batch_size=16, word_dropout=0.3),
     ("sst-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),
     ("sst-sample", "full-model"): replace(_WHOLE, lr=3e-4, epochs=8, batch_size=16),
     ("cfimdb-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),

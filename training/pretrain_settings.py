@@ -71,7 +71,7 @@ class Settings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; bfloat16 is much faster on CPUs with AMX (Intel since 2023) and on GPUs."""
+    """Of the matrix products; bfloat16 is much faster on GPUs and on CPUs that multiply in it: AMX or AVX-512 BF16."""
     resume: bool = False
     """Go on with an interrupted run of the same settings."""
     save_minutes: float = 10.0

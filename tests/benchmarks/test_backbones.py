@@ -20,7 +20,7 @@ def test_a_probe_sees_what_a_backbone_knows(root: Path, tmp_path: Path) -> None:
     from models.pretrained import save_pretrained
 
     tiny = root / "models" / "gpt2-tiny"
-    shape = GPT2Config(vocab_size=8192, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
+    shape = GPT2Config(vocab_size=16384, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
                        max_position_embeddings=512)
     save_pretrained(GPT2Model(shape), tmp_path / "random", tokenizer_file=tiny / "tokenizer.json")
     assert probe(tiny, "sst-sample") > probe(tmp_path / "random", "sst-sample") + 0.05

@@ -206,7 +206,10 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
                      for name, contender in contenders.items()}
             for name, contender in contenders.items():
                 # To warm up. Ours does all of it, for the memory that it keeps; the peers keep none: one text will do.
-                contender.do(*(("evaluate",) if name == "ours" else ("train", contender.do("shortest_texts")[1][:1])))
+                if name == "ours":
+                    contender.do("evaluate")
+                else:
+                    contender.do("train", contender.do("shortest_texts")[1][:1])
             costs = turns(plan.long_rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")

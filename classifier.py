@@ -161,11 +161,13 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
 
 def parameter_groups(model: GPT2SentimentClassifier, recipe: Recipe) -> list[dict]:
     """What is trained, as AdamW takes it; of a whole model the head in a group of its own where its rate is another."""
+    head = list(model.head.parameters())
     if model.frozen:
-        return [{"params": list(model.head.parameters())}]
+        return [{"params": head}]
+    backbone = [param for param in model.gpt.parameters() if param.requires_grad]
     if recipe.head_lr is None:
-        return [{"params": list(model.parameters())}]
-    return [{"params": list(model.gpt.parameters())}, {"params": list(model.head.parameters()), "lr": recipe.head_lr}]
+        return [{"params": backbone + head}]
+    return [{"params": backbone}, {"params": head, "lr": recipe.head_lr}]
 
 
 def score_split(split: Split, model: nn.Module, machine: Machine) -> Score:
@@ -198,6 +200,8 @@ def run_task(settings: Settings, task: Task, folder: Path, machine: Machine, sto
     splits = read_splits(task, tokenizer, min(task.max_length, backbone.config.max_position_embeddings))
     config = HeadConfig(task.num_labels, backbone.config.hidden_size, recipe.dropout, settings.fine_tune_mode)
     model = GPT2SentimentClassifier(config, backbone)
+    if recipe.freeze_word_embedding:
+        backbone.word_embedding.requires_grad_(False)
     identity = {"task": task.name, "mode": settings.fine_tune_mode, "recipe": asdict(recipe), "seed": settings.seed,
                 "weight decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
                 "precision": machine.precision, "shape": asdict(backbone.config),

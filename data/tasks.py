@@ -147,6 +147,9 @@ class Recipe:
     "Inside the backbone while it is trained; None is the checkpoint's own."
     word_dropout: float = 0.0
     "Share of a text's words that are blank in each training step of full-model mode."
+    freeze_word_embedding: bool = False
+    """Keep the words' vectors as pretrained in full-model mode. AdamW moves a rare word as far in a step as a common
+    one, and leaves words where they are that are not in the training texts, however near they lie."""
     head_lr: float | None = None
     """Learning rate of the linear head in full-model mode; None is `lr`. The head starts from nothing: at the rate of
     the backbone it stays nearly random, and the backbone gives up what it knows to suit it."""
@@ -165,7 +168,8 @@ TINY_DEFAULTS: dict[tuple[str, Mode], Recipe] = {
     ("sst", "last-linear-layer"): _HEAD,
     ("sst", "full-model"): _WHOLE,
     ("cfimdb", "last-linear-layer"): Recipe(lr=1e-2, epochs=100, batch_size=32, schedule="linear", dropout=0.0),
-    ("cfimdb", "full-model"): replace(_WHOLE, lr=2e-4, head_lr=1e-2, epochs=5, batch_size=16, word_dropout=0.3),
+    ("cfimdb", "full-model"): replace(_WHOLE, lr=2.5e-4, head_lr=1e-2, epochs=6, batch_size=16, word_dropout=0.3,
+                                      freeze_word_embedding=True),
     ("sst-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),
     ("sst-sample", "full-model"): replace(_WHOLE, lr=3e-4, epochs=8, batch_size=16),
     ("cfimdb-sample", "last-linear-layer"): replace(_HEAD, epochs=60, batch_size=16, dropout=0.0),

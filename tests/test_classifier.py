@@ -228,6 +228,14 @@ def test_it_learned(done):
     assert bool(in_backbone) == (done.mode == "full-model") and len(stored) - len(in_backbone) == 2
 
 
+def test_a_frozen_word_embedding_stays_and_the_rest_is_trained(folder, tmp_path):
+    """Catches a flag that freezes nothing, or so much that less than all the rest is trained."""
+    done = finish(folder, tmp_path, "full-model", freeze_word_embedding="yes")
+    start = GPT2Model.from_pretrained(str(folder / "model")).state_dict()
+    trained = {name.removeprefix("gpt."): tensor for name, tensor in done.tensors(f"weights-{STEPS:08d}*").items()}
+    assert {name for name, tensor in start.items() if torch.equal(tensor, trained[name])} == {"word_embedding.weight"}
+
+
 def test_the_run_says_how_it_was_made(done):
     """Catches a run that cannot be repeated from what it wrote down before its first step."""
     described = done.json("run.json")

@@ -68,6 +68,9 @@ class Settings:
     word_dropout: float | None = None
     """Share of each text's words that are blanked in a training step, in full-model mode. Default: 0 (gpt2-tiny:
     measured)."""
+    freeze_word_embedding: Literal["yes", "no"] | None = None
+    """Keep the words' vectors as pretrained while the rest of the model is trained, in full-model mode. Default: no
+    (gpt2-tiny: measured)."""
     max_length: int | None = None
     """Longest text in tokens; what is longer is cut. Default: the task's."""
     lowercase: Literal["yes", "no"] | None = None
@@ -120,6 +123,8 @@ class Settings:
             raise UserError("--head-lr is for --fine-tune-mode full-model; with a frozen backbone --lr is the head's")
         if self.word_dropout and self.fine_tune_mode != "full-model":
             raise UserError("--word-dropout is for --fine-tune-mode full-model; a frozen backbone reads each text once")
+        if self.freeze_word_embedding == "yes" and self.fine_tune_mode != "full-model":
+            raise UserError("--freeze-word-embedding is for --fine-tune-mode full-model; the other trains no embedding")
         require_ranges(self, ("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
                        ("head_lr", 0, None), ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
                        ("backbone_dropout", 0, 1), ("word_dropout", 0, 1), ("max_length", 1, None),
@@ -154,9 +159,16 @@ class Settings:
                        lowercase=task.lowercase if self.lowercase is None else self.lowercase == "yes")
 
     def recipe(self, task: Task) -> Recipe:
-        """The training settings for a task: the flags given, else the defaults for task, mode and backbone."""
+        """The training settings for a task: the flags given, else the defaults for task, mode and backbone.
+
+        A random backbone has no words' vectors to keep, so by default it trains them.
+        """
         default = recipe(task, self.fine_tune_mode, tiny=self.is_tiny)
+        if self.random_backbone:
+            default = replace(default, freeze_word_embedding=False)
         given = {"lr": self.lr, "head_lr": self.head_lr, "epochs": self.epochs, "batch_size": self.batch_size,
                  "schedule": self.schedule, "warmup": self.warmup, "dropout": self.hidden_dropout_prob,
-                 "backbone_dropout": self.backbone_dropout, "word_dropout": self.word_dropout}
+                 "backbone_dropout": self.backbone_dropout, "word_dropout": self.word_dropout,
+                 "freeze_word_embedding": None if self.freeze_word_embedding is None
+                 else self.freeze_word_embedding == "yes"}
         return replace(default, **{name: value for name, value in given.items() if value is not None})

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,11 @@ def test_what_is_given_overrides_the_defaults():
     assert Settings(head_lr=0.5, fine_tune_mode="full-model").recipe(TASKS["sst"]).head_lr == 0.5
     blank = Settings(model="gpt2-tiny", fine_tune_mode="full-model", word_dropout=0.0)
     assert blank.recipe(TASKS["cfimdb"]).word_dropout == 0
+    for model, answer, frozen in ("gpt2-tiny", "no", False), ("gpt2", "yes", True):
+        words = Settings(model=model, fine_tune_mode="full-model", freeze_word_embedding=answer)
+        assert words.recipe(TASKS["cfimdb"]).freeze_word_embedding is frozen
+    random = Settings(model="gpt2-tiny", fine_tune_mode="full-model", random_backbone=True)
+    assert random.recipe(TASKS["cfimdb"]) == replace(TINY_DEFAULTS["cfimdb", "full-model"], freeze_word_embedding=False)
 
 
 def test_reading_can_be_changed():
@@ -126,6 +132,7 @@ def test_your_own_data():
     ({"head_lr": 0.1}, "--head-lr is for --fine-tune-mode full-model"),
     ({"word_dropout": 1.1, "fine_tune_mode": "full-model"}, "--word-dropout must be from 0 to 1"),
     ({"word_dropout": 0.1}, "--word-dropout is for --fine-tune-mode full-model"),
+    ({"freeze_word_embedding": "yes"}, "--freeze-word-embedding is for --fine-tune-mode full-model"),
     ({"max_length": 0}, "--max-length must be at least 1"),
     ({"max_grad_norm": -1.0}, "--max-grad-norm must be at least 0"),
     ({"save_minutes": -1.0}, "--save-minutes must be at least 0"),

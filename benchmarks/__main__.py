@@ -1,7 +1,7 @@
 """Time this project beside its peers and print how it compares.
 
     ./setup.sh -m benchmarks                 every row, in six minutes on 2 cores with 22 GB free
-    ./setup.sh -m benchmarks --full          more rounds and texts, in twenty minutes
+    ./setup.sh -m benchmarks --full          more rounds and texts, in sixteen minutes
     ./setup.sh -m benchmarks --rows adamw    some rows only
 
 Contenders take turns, so that whatever else the machine does hits all alike. Writes results.jsonl, tables.md and
@@ -63,8 +63,9 @@ def main() -> None:
 
     from benchmarks.arena import machine_facts
     from benchmarks.growth import curves, plot
+    from benchmarks.plan import Plan
     from benchmarks.results import Result, json_lines, markdown_tables, replace_tables, text_tables, with_earlier
-    from benchmarks.rows import ROWS, Plan
+    from benchmarks.rows import ROWS
 
     threads = settings.threads or torch.get_num_threads()
     effort = {

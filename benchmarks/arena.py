@@ -129,3 +129,13 @@ def machine_facts(threads: int) -> dict[str, Any]:
         facts["load"] = os.getloadavg()[0]
     facts["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return facts | {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+
+
+def turns(rounds: int, moves: dict[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
+    """Let each contender move once a round, in an order that turns; what each move gave, round by round."""
+    names, given = list(moves), {name: [] for name in moves}
+    for number in range(rounds):
+        for place in range(len(names)):
+            name = names[(number + place) % len(names)]
+            given[name].append(moves[name]())
+    return {name: tuple(values) for name, values in given.items()}

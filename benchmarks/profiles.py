@@ -58,7 +58,7 @@ def main() -> None:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from benchmarks.rows import PEERS
+    from benchmarks.plan import PEERS
     from benchmarks.workload import SHAPES, Workload
 
     if settings.threads:

@@ -11,6 +11,7 @@ from data.tasks import TASKS, Mode, Recipe, Task, custom_task, recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = REPOSITORY / "models" / "gpt2-tiny"
+YES_OR_NO = {"yes": True, "no": False}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Settings:
     def adapt(self, task: Task) -> Task:
         """The task with what the flags change about its reading."""
         return replace(task, max_length=self.max_length or task.max_length, rules=task.rules.without(*self.keep),
-                       lowercase=task.lowercase if self.lowercase is None else self.lowercase == "yes")
+                       lowercase=YES_OR_NO.get(self.lowercase, task.lowercase))
 
     def recipe(self, task: Task) -> Recipe:
         """The training settings for a task: the flags given, else the defaults for task, mode and backbone.
@@ -169,6 +170,5 @@ class Settings:
         given = {"lr": self.lr, "head_lr": self.head_lr, "epochs": self.epochs, "batch_size": self.batch_size,
                  "schedule": self.schedule, "warmup": self.warmup, "dropout": self.hidden_dropout_prob,
                  "backbone_dropout": self.backbone_dropout, "word_dropout": self.word_dropout,
-                 "freeze_word_embedding": None if self.freeze_word_embedding is None
-                 else self.freeze_word_embedding == "yes"}
+                 "freeze_word_embedding": YES_OR_NO.get(self.freeze_word_embedding)}
         return replace(default, **{name: value for name, value in given.items() if value is not None})

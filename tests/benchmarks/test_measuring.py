@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.arena import Contender, machine_facts, spread_of
+from benchmarks.arena import Contender, machine_facts, spread_of, turns
 from benchmarks.growth import curves, exponents, plot
 from benchmarks.results import (
     BEGIN,
@@ -23,7 +23,6 @@ from benchmarks.results import (
     text_tables,
     with_earlier,
 )
-from benchmarks.rows import turns
 from benchmarks.workload import padded_tokens, spread, typical_batches
 from common.errors import UserError
 

@@ -1,9 +1,9 @@
 """Check a course submission, then zip it.
 
-First everything is checked: source files, unfinished holes, prediction files. Only when nothing is wrong is
-the zip written, with exactly what the manifest names (submission/manifest.py); otherwise every problem is
-listed and no zip is written. Advice blocks nothing. An earlier zip is never deleted.
-Exit status: 0 zip written, 1 problems, 2 the command itself was wrong.
+The script checks the source files, that no code is missing in them, and the prediction files. If all is well, it writes
+a zip with exactly the files that submission/manifest.py names. Otherwise it lists every problem and writes no zip; an
+earlier zip stays. Advice does not block the zip.
+Exit status: 0 zip written, 1 problems found, 2 wrong command.
 
     ./setup.sh prepare_submit.py                               everything the course asks for
     ./setup.sh prepare_submit.py --parts full-model-sst        the code and one part's predictions
@@ -37,24 +37,27 @@ from submission.sources import check_source
 
 ROOT = Path(__file__).resolve().parent
 VERSION = 1
-"Of the manifest inside the zip."
+"Version of MANIFEST.json inside the zip."
 
 
 @dataclass
 class Submission:
-    """What was found: `files` go into the zip if there are no `problems`."""
+    """All that was found. `files` go into the zip if there are no `problems`."""
 
     parts: list[Part]
     files: dict[str, bytes] = field(default_factory=dict)
-    "Path in the repository -> content, read once: what is checked is what is packed."
+    "Path in the repository -> content. A file is read once, so the bytes checked are the bytes packed."
     written: dict[str, float] = field(default_factory=dict)
-    "Path -> when the file was last written."
+    "Path -> time when the file was last written, in seconds."
     problems: list[Finding] = field(default_factory=list)
     advice: list[Finding] = field(default_factory=list)
 
     def read(self, root: Path, file: str, limit: int, *, required: bool = True,
              fix: str | None = None) -> bytes | None:
-        """Take a file in. None where it cannot be had safely: a problem, unless missing and optional."""
+        """Read a file into `files` and return its content; None, and a problem, if it cannot be read safely.
+
+        A missing file is a problem only if it is `required`.
+        """
         path = root
         try:
             for name in PurePosixPath(file).parts:
@@ -79,7 +82,7 @@ class Submission:
 
 
 def inspect(root: Path, parts: list[Part]) -> Submission:
-    """Read and check all that a submission of these parts consists of."""
+    """Read and check everything in a submission of these parts."""
     submission = Submission(parts)
     for file, classes in manifest.SOURCES.items():
         content = submission.read(root, file, manifest.SOURCE_LIMIT)
@@ -92,11 +95,12 @@ def inspect(root: Path, parts: list[Part]) -> Submission:
 
 
 def inspect_predictions(root: Path, submission: Submission) -> None:
-    """Check the prediction files of the claimed parts; advise on those that are formally right."""
+    """Check the prediction files of the claimed parts; advise on the correct ones."""
     data, labels = {}, {}
     for part, split in itertools.product(submission.parts, manifest.SPLITS):
         file = part.predictions(split)
-        content = submission.read(root, file, manifest.PREDICTIONS_LIMIT, fix=part.command)
+        command = f"./setup.sh classifier.py --data {part.task_name} --fine-tune-mode {part.mode}"
+        content = submission.read(root, file, manifest.PREDICTIONS_LIMIT, fix=command)
         if content is None:
             continue
         rows = read_data(root, part, split)
@@ -112,7 +116,7 @@ def inspect_predictions(root: Path, submission: Submission) -> None:
 
 
 def stale_predictions(written: dict[str, float]) -> list[Finding]:
-    """Advice on prediction files that are older than the code they are said to come from."""
+    """Advise on prediction files that are older than the code."""
     sources = [file for file in written if file in manifest.SOURCES]
     if not sources:
         return []
@@ -122,7 +126,7 @@ def stale_predictions(written: dict[str, float]) -> list[Finding]:
 
 
 def left_out(root: Path, packed: Iterable[str]) -> list[str]:
-    """The other files in the folders that submitted files come from, Python's caches apart."""
+    """Return the other files in the folders of the submitted files."""
     folders = {PurePosixPath(file).parent for file in (*manifest.SOURCES, "predictions/*")}
     found = [path for folder in folders for path in (root / folder).glob("*") if not path.is_dir()]
     names = {path.relative_to(root).as_posix() for path in found} - set(packed)
@@ -130,7 +134,7 @@ def left_out(root: Path, packed: Iterable[str]) -> list[str]:
 
 
 def pack(submission: Submission) -> bytes:
-    """The zip: the same bytes for the same files; with their hashes, without a trace of whose they are."""
+    """Return the zip: equal files give equal bytes. It holds their SHA-256, and nothing about their author."""
     contents = {**submission.files, "MANIFEST.json": json.dumps(about(submission), indent=1).encode() + b"\n"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -142,7 +146,7 @@ def pack(submission: Submission) -> bytes:
 
 
 def about(submission: Submission) -> dict[str, Any]:
-    """MANIFEST.json: what made the zip, and the sha256 of each file in it."""
+    """Return MANIFEST.json: the versions that made the zip, and the size and SHA-256 of each file in it."""
     try:
         torch = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -156,7 +160,7 @@ def about(submission: Submission) -> dict[str, Any]:
 
 
 def output_path(root: Path, out: str | None, student: str | None) -> Path:
-    """Where the zip goes: `out`, or submission.zip or submission-ID.zip in the repository."""
+    """Return the zip's path: `out`, or else submission.zip or submission-ID.zip in the repository."""
     if student is not None and not re.fullmatch("[A-Za-z0-9_-]{1,64}", student):
         raise UserError("--id takes 1 to 64 letters, digits, '-' and '_'")
     path = Path(out) if out else root / (f"submission-{student}.zip" if student else "submission.zip")
@@ -168,7 +172,7 @@ def output_path(root: Path, out: str | None, student: str | None) -> Path:
 
 
 def tell(submission: Submission, skipped: list[str], path: Path, digest: str | None) -> None:
-    """The report for people."""
+    """Print the report for people."""
     claimed = ", ".join(part.name for part in submission.parts)
     print(f"{len(submission.files)} files read. Claimed: the code, and {claimed or 'no predictions'}.")
     fixes = dict.fromkeys(finding.fix for finding in submission.problems if finding.fix)
@@ -201,6 +205,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--out", metavar="FILE", help="the zip (default: submission.zip, beside this script)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(argv)
+
     path = output_path(root, args.out, args.id)
     submission = inspect(root, [part for name, part in manifest.PARTS.items() if name in args.parts])
     skipped, digest = left_out(root, submission.files), None
@@ -208,6 +213,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         content = pack(submission)
         write_atomic(path, content)
         digest = hashlib.sha256(content).hexdigest()
+
     if args.json:
         json.dump({
             "ok": digest is not None, "zip": str(path) if digest else None, "sha256": digest,

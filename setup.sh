@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.txt on the first run, then runs the arguments with its python.
+# Makes .venv from requirements.txt on the first run, then runs the arguments with the python in it.
 #
 #   ./setup.sh classifier.py --quick     a script of this repository
 #   ./setup.sh -m pytest                 the tests
 #   ./setup.sh                           set up, and nothing else
 #
-# From any directory: yours stays the current one, so that file arguments mean what you expect. A script is looked up
-# in the repository first (./x.py, ../x.py and /x.py are taken as written), its modules can be imported from anywhere,
-# and "-m pytest" started outside the repository runs inside it.
-# PYTHON=/path/to/python chooses the interpreter (3.10 or newer) for the first run; otherwise it is found by itself.
-# The exit status is the command's own, or 2 when setting up failed.
+# You can start it from any directory, and stay in that directory, so file arguments mean what you expect. It looks for
+# a script in the repository first (but takes ./x.py, ../x.py and /x.py as written). Our modules can be imported from
+# everywhere. "-m pytest" outside the repository runs inside it.
+# PYTHON=/path/to/python chooses the interpreter (3.10 or newer) for the first run; without it, setup.sh finds one.
+# The exit status is that of the command, or 2 if setting up fails.
 
 if [ -z "${BASH_VERSION:-}" ] || [ "${BASH_SOURCE[0]}" != "$0" ]; then
     echo 'error: start it as ./setup.sh ARGS (it needs bash, and is not to be sourced)' >&2
@@ -24,7 +24,7 @@ die() {
     exit 2
 }
 
-folder_of() {  # the true folder of file $1, links followed; by hand, because older macOS has no readlink -f
+folder_of() {  # prints the folder of file $1, with links followed by hand: older macOS has no readlink -f
     local file=$1 target
     while [ -L "$file" ]; do
         target=$(readlink "$file")
@@ -42,9 +42,9 @@ case $0 in
 esac
 venv=$root/.venv
 python=$venv/bin/python
-stamp=$venv/.setup  # there: this .venv is ours; equal to finished_stamp: the install ran to its end
+stamp=$venv/.setup  # if it exists, setup.sh made .venv; if it equals finished_stamp, the installation is complete
 
-finished_stamp() {  # a moved checkout, another python or other requirements each make an old stamp differ
+finished_stamp() {  # prints a text that changes if the checkout moves, or python or the requirements change
     local version
     version=$("$python" -V 2>/dev/null) || return 1
     printf '%s\n%s\n%s\n' "$root" "${version%.*}" "$(<"$root/requirements.txt")"
@@ -54,7 +54,7 @@ ready() {
     [ -f "$stamp" ] && [ -x "$python" ] && [ "$(<"$stamp")" = "$(finished_stamp)" ]
 }
 
-find_python() {  # sets base: the first interpreter that is new enough and can make environments
+find_python() {  # sets base to the first interpreter that is new enough and can make environments
     local how="or name one: PYTHON=/path/to/python ./setup.sh" incomplete=
     if [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
@@ -71,7 +71,7 @@ find_python() {  # sets base: the first interpreter that is new enough and can m
     die "no Python 3.10 or newer found (tried: $*): install one (https://www.python.org/downloads/), $how"
 }
 
-lock() {  # held on descriptor 9 by this shell and all that it starts; the kernel frees it, so none is ever left behind
+lock() {  # this shell and its children hold the lock on descriptor 9; the kernel frees it when they end or are killed
     { exec 9>>"$venv.lock"; } 2>/dev/null || die "cannot write in $root"
     "$base" -c '
 import fcntl, sys
@@ -85,11 +85,11 @@ except OSError as error:
 '
 }
 
-make_venv() {  # always from nothing: what an interrupted pip leaves behind can look installed
+make_venv() {  # starts from nothing, because an interrupted pip leaves packages that only look installed
     if [ -e "$venv" ] && ! rmdir "$venv" 2>/dev/null; then
         [ -f "$stamp" ] || die "$venv was not made by setup.sh: delete it or move it away, then start again"
         rm -rf "$venv.old"
-        mv "$venv" "$venv.old"  # in one step, so that a deletion cut short leaves no .venv without its stamp
+        mv "$venv" "$venv.old"  # in one step: an interrupted deletion could leave .venv without its stamp
     fi
     rm -rf "$venv.old"
     echo "setup.sh: installing requirements.txt into .venv with $("$base" -V) (once, a few minutes)" >&2
@@ -97,7 +97,7 @@ make_venv() {  # always from nothing: what an interrupted pip leaves behind can 
     "$base" -m venv "$venv" </dev/null >&2 || die "$base -m venv failed (see above)"
     local quiet=--quiet
     if [ -t 2 ]; then quiet=; fi
-    # PIP_USER=0: a personal "user = true" would make pip refuse an environment; all other pip settings hold.
+    # PIP_USER=0, because pip refuses an environment if the user's settings say "user = true". Other settings hold.
     PIP_USER=0 "$python" -m pip install --disable-pip-version-check $quiet -r "$root/requirements.txt" </dev/null >&2 ||
         die "pip could not install requirements.txt (see above); ./setup.sh starts afresh next time"
     finished_stamp >"$stamp.new"
@@ -144,5 +144,6 @@ case $1 in
         fi
         ;;
 esac
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# course/ has the modules that files written on the course's starter import: config, utils.
+export PYTHONPATH="$root:$root/course${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" "$@"

@@ -1,4 +1,4 @@
-"""How accurate: every task and mode over several seeds, with the bundled backbone and with random weights of its shape.
+"""Measure accuracy: every task and mode, several seeds, the bundled backbone and random weights of its shape.
 
     ./setup.sh -m benchmarks.accuracy                                the table of models/gpt2-tiny/README.md
     ./setup.sh -m benchmarks.accuracy --tasks sst-sample --seeds 1   a quick look
@@ -15,17 +15,19 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.pages import put_between
+from benchmarks.results import put_between
 from common import cli
 from common.errors import UserError
 from common.files import sha256_file, write_atomic
-from data.tasks import TASKS, Recipe
-from training import settings as classifier
+from data.tasks import TASKS
+from finetuning import settings as classifier
+from finetuning.recipes import Recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = classifier.REPOSITORY
 PAGES = (ROOT / "README.md", ROOT / "models" / "gpt2-tiny" / "README.md")
 BEGIN, END = "<!-- accuracy -->\n", "<!-- end of accuracy -->"
 MODES = ("last-linear-layer", "full-model")
@@ -39,7 +41,7 @@ COURSE = {  # published dev accuracies of the course, GPT-2 124M
 class Settings:
     """Which runs to make."""
 
-    model: Path = ROOT / "models" / "gpt2-tiny"
+    model: Path = classifier.TINY
     """The backbone."""
     tasks: tuple[str, ...] = ("sst", "cfimdb", "sst-sample", "cfimdb-sample")
     """Tasks of classifier.py."""
@@ -57,22 +59,22 @@ class Settings:
     """One line for each run; new runs are added."""
 
 
-def run_script(*words: str) -> None:
-    """Run a script of this repository; UserError with what it said if it fails."""
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+def run_python(*words: str, env: dict[str, str] | None = None) -> str:
+    """Run Python in the repository and return what it prints; UserError with its last words if it fails."""
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=env)
     if done.returncode:
         raise UserError(f"`{' '.join(words)}` failed:\n{done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) -> dict:
-    """Run classifier.py once; what it found, as a line for the results file."""
+    """Run classifier.py once, and return what it found as a line for the results file."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["classifier.py", "--model", str(settings.model), "--data", task, "--fine-tune-mode", mode,
-                   "--seed", str(seed), "--precision", settings.precision,
-                   *(["--random-backbone"] if backbone == "random" else [])]
         started = time.monotonic()
-        folders = ["--out", f"{folder}/runs", "--predictions", f"{folder}/predictions"]
-        run_script(*command, *folders)
+        run_python("classifier.py", "--model", str(settings.model), "--data", task, "--fine-tune-mode", mode,
+                   "--seed", str(seed), "--precision", settings.precision,
+                   "--out", f"{folder}/runs", "--predictions", f"{folder}/predictions",
+                   *(["--random-backbone"] if backbone == "random" else []))
         seconds = time.monotonic() - started
         run = Path(folder, "runs", f"{task}-{mode}")
         result = json.loads((run / "result.json").read_text())
@@ -85,13 +87,14 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
 
 
 def source(model: Path, backbone: str) -> str:
-    """SHA-256 of what decides the backbone: its weights, or only its shape where the weights are random."""
+    """Return the SHA-256 of what decides the backbone: its weights, or only its shape where they are random."""
     return sha256_file(model / ("model.safetensors" if backbone == "pretrained" else "config.json"))
 
 
 def read_results(path: Path, model: Path) -> list[dict]:
-    """The runs in the results file that would be the same today: with this model's weights, or random ones of its
-    shape, and with the settings that are the defaults now.
+    """Return the runs in the results file that would be the same today.
+
+    These had this model's weights, or random ones of its shape, and the settings that are the defaults now.
     """
     sources = {source(model, backbone) for backbone in ("pretrained", "random")}
     lines = path.read_text().splitlines() if path.exists() else []
@@ -106,7 +109,7 @@ def read_results(path: Path, model: Path) -> list[dict]:
 
 
 def table(runs: list[dict]) -> str:
-    """Mean and standard deviation over seeds, as a Markdown table."""
+    """Write mean and standard deviation over seeds, as a Markdown table."""
     def cell(task: str, mode: str, backbone: str) -> str:
         found = [run["accuracy"] for run in runs
                  if (run["task"], run["mode"], run["backbone"]) == (task, mode, backbone)]
@@ -134,18 +137,15 @@ def main() -> None:
     runs = read_results(settings.results, settings.model)
     done = {(run["task"], run["mode"], run["backbone"], run["seed"]) for run in runs}
     settings.results.parent.mkdir(parents=True, exist_ok=True)
-    for seed in settings.seeds:
-        for backbone in settings.backbones:
-            for task in settings.tasks:
-                for mode in settings.modes:
-                    if (task, mode, backbone, seed) in done:
-                        continue
-                    run = one_run(settings, task, mode, backbone, seed)
-                    runs.append(run)
-                    with open(settings.results, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(run) + "\n")
-                    print(f"{task}, {mode}, {backbone}, seed {seed}: {run['accuracy']:.3f} "
-                          f"at epoch {run['best_epoch']} ({run['seconds']:.0f} s)", flush=True)
+    for seed, backbone, task, mode in product(settings.seeds, settings.backbones, settings.tasks, settings.modes):
+        if (task, mode, backbone, seed) in done:
+            continue
+        run = one_run(settings, task, mode, backbone, seed)
+        runs.append(run)
+        with open(settings.results, "a", encoding="utf-8") as file:
+            file.write(json.dumps(run) + "\n")
+        print(f"{task}, {mode}, {backbone}, seed {seed}: {run['accuracy']:.3f} "
+              f"at epoch {run['best_epoch']} ({run['seconds']:.0f} s)", flush=True)
     print(table(runs))
     if settings.write:
         for path in PAGES:

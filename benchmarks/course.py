@@ -1,9 +1,9 @@
-"""The course's starter as students complete it, as a contender: slow in all the ways a first version is.
+"""The course's starter, as students complete it, is a contender: slow in all the ways a first version is.
 
-Written from its description, not copied. Attention stores every score, the padding mask is built as -10000s, GELU is
-the exact one; batches are random and padded to their longest text, each text tokenised again whenever it comes by;
-AdamW goes through the parameters one after another; evaluation builds graphs nobody asks for; and the frozen backbone
-runs again in each epoch, with its dropout on. Its parameters bear our names, so that weights can be shared.
+It is written from the course's description, not copied. Attention stores every score; the padding mask holds -10000s;
+GELU is the exact one. Batches are random, padded to their longest text, and tokenised anew each time. AdamW takes one
+parameter after another. Evaluation builds graphs that nobody needs. The frozen backbone runs again in each epoch, with
+its dropout on. The parameters bear our names, so that weights can be shared.
 """
 
 import math
@@ -13,10 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.adamw import CourseAdamW
 from benchmarks.workload import Peer, Workload
-from data.batching import epoch_order
 from models.config import GPT2Config
+
+
+class CourseAdamW(torch.optim.Optimizer):
+    """AdamW as a course solution has it: one parameter after the other, whole tensors, scalars from Python."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                state, (beta1, beta2) = self.state[p], group["betas"]
+                if not state:
+                    state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                state["step"] += 1
+                state["m"].mul_(beta1).add_(p.grad, alpha=1 - beta1)
+                state["v"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                step_size = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
+                p.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-step_size)
+                if group["weight_decay"]:
+                    p.add_(p, alpha=-group["lr"] * group["weight_decay"])
 
 
 class Attention(nn.Module):
@@ -84,7 +101,7 @@ class Classifier(nn.Module):
 
 
 class Course(Peer):
-    """The contender."""
+    """The contender: its model, its optimizer, its loops."""
 
     def __init__(self, work: Workload, dropout: float = 0.3) -> None:
         torch.manual_seed(work.seed)
@@ -94,10 +111,6 @@ class Course(Peer):
         options = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0}
         self.optimizer = CourseAdamW([p for p in self.model.parameters() if p.requires_grad], options)
 
-    def training_order(self) -> list[list[int]]:
-        """The batches of an epoch: random, the short one last."""
-        return epoch_order(self.data.lengths, self.work.batch_size, self.work.seed, 0, bucket=False)
-
     def collate(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokenise (in Python), cut, pad: (ids [B, T], mask [B, T], labels [B])."""
         texts = [self.examples[row].text.lower() for row in rows]
@@ -106,21 +119,17 @@ class Course(Peer):
         ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.data.pad_id)
         return ids, mask, torch.tensor([self.examples[row].label for row in rows])
 
-    def train(self, *batches: list[int]) -> float:
-        """Train on these batches; the mean loss."""
-        self.model.train()
-        total = 0.0
-        for rows in batches:
-            ids, mask, labels = self.collate(rows)
-            self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.model(ids, mask), labels, reduction="sum") / len(rows)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.item() * len(rows)
-        return total / sum(map(len, batches))
+    def step(self, rows: list[int]) -> float:
+        """Train on a batch and return its mean loss."""
+        ids, mask, labels = self.collate(rows)
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(ids, mask), labels, reduction="sum") / len(rows)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
 
     def evaluate(self) -> Tensor:
-        """The logits of all texts, in file order, in batches of 8, graphs and all."""
+        """Return the logits of all texts, in file order, from batches of 8, graphs and all."""
         self.model.eval()
         rows = range(len(self.data))
         batches = (self.collate(rows[i:i + 8]) for i in range(0, len(rows), 8))

@@ -1,6 +1,6 @@
-"""Hugging Face as a contender: GPT2ForSequenceClassification (sdpa), torch's fused AdamW, a plain loop.
+"""Hugging Face is a contender: GPT2ForSequenceClassification (sdpa), PyTorch's fused AdamW, a plain loop.
 
-The loop does the least that trains: no gradient clipping (which its Trainer does by default), and texts tokenised once.
+The loop does no more than training needs: it clips no gradients (its Trainer does), and tokenises each text once.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from torch.optim import AdamW
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from benchmarks.workload import Peer, Workload
-from data.batching import epoch_order, eval_order
+from data.batching import eval_order
 
 
 class HuggingFace(Peer):
-    """Random batches, padded to their longest text: what its default collator makes."""
+    """The contender in its default form: random batches, padded to their longest text."""
 
     def __init__(self, work: Workload) -> None:
         torch.manual_seed(work.seed)
@@ -30,52 +30,43 @@ class HuggingFace(Peer):
         self.model = transformers.GPT2ForSequenceClassification(config).to(work.device)
         self.optimizer = AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
-    def training_order(self) -> list[list[int]]:
-        """The batches of an epoch."""
-        return epoch_order(self.data.lengths, self.work.batch_size, self.work.seed, 0, bucket=False)
-
     def logits(self, rows: Sequence[int], labels: bool) -> transformers.modeling_outputs.ModelOutput:
-        """The model's output for a batch, with the loss if `labels`."""
+        """Return the model's output for a batch, with the loss if `labels`."""
         batch = self.data.collate(rows).to(self.work.device)
         with torch.autocast(self.work.device, torch.bfloat16, enabled=self.work.precision == "bfloat16"):
             return self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
                               labels=batch.labels if labels else None)
 
-    def train(self, *batches: list[int]) -> float:
-        """Train on these batches; the mean loss."""
-        self.model.train()
-        total = 0.0
-        for rows in batches:
-            loss = self.logits(rows, labels=True).loss
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            total += loss.item() * len(rows)
-        return total / sum(map(len, batches))
+    def step(self, rows: list[int]) -> float:
+        """Train on a batch and return its mean loss."""
+        loss = self.logits(rows, labels=True).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def evaluation_order(self) -> Sequence[Sequence[int]]:
+        """Return the batches of an evaluation: of 8 texts, in file order."""
+        return [range(len(self.data))[i:i + 8] for i in range(0, len(self.data), 8)]
 
     @torch.no_grad()
     def evaluate(self) -> torch.Tensor:
-        """The logits of all texts, in file order, in batches of 8: the defaults."""
+        """Return the logits of all texts, in file order."""
         self.model.eval()
-        return self.all_logits([range(len(self.data))[i:i + 8] for i in range(0, len(self.data), 8)])
-
-    def all_logits(self, order: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The logits of these batches, one after another."""
-        return torch.cat([self.logits(rows, labels=False).logits.float().cpu() for rows in order])
+        order = self.evaluation_order()
+        logits = torch.cat([self.logits(rows, labels=False).logits.float().cpu() for rows in order])
+        return logits[torch.tensor([row for rows in order for row in rows]).argsort()]
 
 
 class GroupedByLength(HuggingFace):
-    """The same with texts of like length together, as its group_by_length does."""
+    """The contender with texts of similar length together, as its group_by_length makes them."""
 
     def training_order(self) -> list[list[int]]:
-        """The batches of an epoch, by its own function."""
+        """Return the batches of an epoch, made by its own function."""
         generator = torch.Generator().manual_seed(self.work.seed)
         texts = get_length_grouped_indices(self.data.lengths, self.work.batch_size, generator=generator)
         return [texts[i:i + self.work.batch_size] for i in range(0, len(texts), self.work.batch_size)]
 
-    @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
-        """The logits of all texts, sorted by length, in batches of 8."""
-        self.model.eval()
-        order = eval_order(self.data.lengths, 8)
-        return self.all_logits(order)[torch.tensor([row for rows in order for row in rows]).argsort()]
+    def evaluation_order(self) -> Sequence[Sequence[int]]:
+        """Return the batches of an evaluation: of 8 texts, sorted by length."""
+        return eval_order(self.data.lengths, 8)

@@ -1,15 +1,16 @@
-"""What a backbone knows before anybody fine-tunes it: logistic regression on its frozen vectors, in a minute.
+"""A probe shows what a backbone knows before it is fine-tuned: logistic regression on its vectors, in a minute.
 
     ./setup.sh -m benchmarks.probe --models models/gpt2-tiny runs/pretrain/model
 
-Each text becomes the vector of its last token; the vectors of train are standardised. Prints the best dev accuracy over
-a few strengths of regularisation, chosen on dev: good for comparing backbones, not to be quoted as a result.
+Each text becomes the vector of its last token; vectors are standardised. Prints the best dev accuracy over a few
+strengths of regularisation. As the best is chosen on dev, use it to compare backbones, and do not quote it as a result.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import cli
+from finetuning import settings as classifier
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
 """Of scikit-learn's C: the smaller, the stronger the regularisation."""
@@ -19,33 +20,35 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
 class Settings:
     """Which backbones, on what."""
 
-    models: tuple[Path, ...] = (Path(__file__).resolve().parent.parent / "models" / "gpt2-tiny",)
+    models: tuple[Path, ...] = (classifier.TINY,)
     """Folders with models."""
     tasks: tuple[str, ...] = ("sst", "cfimdb")
     """Tasks of classifier.py."""
 
 
 def probe(folder: Path, name: str) -> float:
-    """The best dev accuracy on a task."""
+    """Return the best dev accuracy on a task."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    from benchmarks.ours import make_model_and_optimizer
     from data.tasks import TASKS
     from data.tokenizer import Tokenizer
-    from models.last_token import LastTokenGPT2
-    from training.device import Machine
-    from training.features import LastToken
-    from training.splits import read_splits
+    from finetuning.features import LastToken
+    from finetuning.splits import read_splits
+    from models.pretrained import read_config
+    from training.machine import Machine
 
-    backbone, task, machine = LastTokenGPT2.from_pretrained(str(folder)), TASKS[name], Machine.choose("cpu", "float32")
-    longest = min(task.max_length, backbone.config.max_position_embeddings)
+    task, machine = TASKS[name], Machine()
+    model, _ = make_model_and_optimizer(classifier.Settings(model=str(folder)), task, machine, folder)
+    longest = min(task.max_length, read_config(folder).max_position_embeddings)
     splits = read_splits(task, Tokenizer.load(folder), longest)
-    train, dev = (splits[split].predict(LastToken(backbone), machine, split).numpy() for split in ("train", "dev"))
+    train, dev = (splits[split].predict(LastToken(model.gpt), machine, split).numpy() for split in ("train", "dev"))
     scores = []
     for strength in STRENGTHS:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
-        scores.append(model.fit(train, splits["train"].labels).score(dev, splits["dev"].labels))
+        regression = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+        scores.append(regression.fit(train, splits["train"].labels).score(dev, splits["dev"].labels))
     return max(scores)
 
 

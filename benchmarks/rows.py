@@ -1,107 +1,76 @@
-"""The rows of the table: what is timed, and how often. Each is a generator of results."""
+"""Each row of the table is a generator of results: what is timed, and how often."""
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks import adamw
-from benchmarks.arena import Contender, turns
+from benchmarks.accuracy import run_python
+from benchmarks.adamw import AdamWSteps
+from benchmarks.contenders import Contender, make_peer, started, take_turns
 from benchmarks.growth import time_growth
-from benchmarks.plan import PEERS, Plan, enter, make_bfloat16, make_course, make_ours
-from benchmarks.results import Result
-from benchmarks.workload import Workload
+from benchmarks.ours import TinyOnSample
+from benchmarks.results import Result, machine_facts
+from benchmarks.workload import Plan
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and any(name in cpuinfo.read_text() for name in (" amx_bf16", " avx512_bf16"))
-
-
-class AdamWSteps:
-    """Optimizers that step the same parameters in turn."""
-
-    CONTENDERS = ("ours", "ours, no compiler", "course", "torch foreach", "torch fused")
-
-    def __init__(self, shapes: str) -> None:
-        params = adamw.parameters(adamw.SHAPES[shapes])
-        self.steps = {name: adamw.CONTENDERS[name](params) for name in self.CONTENDERS}
-
-    def costs(self, rounds: int) -> dict[str, tuple[float, ...]]:
-        """Seconds of each step, after two to warm up."""
-        moves = {name: lambda step=step: seconds(step) for name, step in self.steps.items()}
-        turns(2, moves)
-        return turns(rounds, moves)
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+THREE = ("ours", "course", "Hugging Face")
+WITHOUT_COURSE = ("ours", "Hugging Face", "Hugging Face, grouped")
+FIRST_STEP = """
+import pathlib, runpy, sys, time
+from torch.optim.optimizer import register_optimizer_step_post_hook
+_, mark, *sys.argv = sys.argv
+hook = register_optimizer_step_post_hook(lambda *_: (hook.remove(), pathlib.Path(mark).write_text(str(time.time()))))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""A program that runs the script named after a file, and writes into the file when its first optimizer step is done."""
 
 
 def time_adamw(plan: Plan) -> Iterator[Result]:
-    """One step over all parameters, and the memory it takes beyond the two moments."""
-    for shapes, rounds in (("gpt2", 3 * plan.rounds), ("gpt2-tiny", 20 * plan.rounds)):
-        with Contender(f"AdamW {shapes}", plan.threads, AdamWSteps, shapes) as steps:
+    """Time one step over all parameters, and measure the memory it takes beyond the two moments."""
+    for shape, rounds in (("gpt2", 3 * plan.rounds), ("gpt2-tiny", 20 * plan.rounds)):
+        with Contender(f"AdamW {shape}", plan.threads, AdamWSteps, shape) as steps:
             costs = steps.do("costs", rounds)[1]
-        yield from (Result(f"AdamW step, {shapes}", name, values) for name, values in costs.items())
+        yield from (Result(f"AdamW step, {shape}", name, values) for name, values in costs.items())
     names = ("ours", "course", "torch fused")
-    with ThreadPoolExecutor() as pool:
-        for name, extra in zip(names, pool.map(adamw_memory, names), strict=True):
-            yield Result("AdamW memory, gpt2", name, (extra,), "MB", "beyond parameters, gradients and moments")
-
-
-def adamw_memory(name: str) -> float:
-    """MB that steps over GPT-2's parameters take, in a fresh process."""
-    code = f"from benchmarks.adamw import extra_memory; print(extra_memory({name!r}, 'gpt2'))"
-    return float(run_python("-c", code).stdout)
-
-
-def run_python(*arguments: str, **settings: Any) -> subprocess.CompletedProcess:
-    """A fresh python in the repository."""
-    return subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True,
-                          **settings)
+    code = "from benchmarks.adamw import extra_memory; print(extra_memory({!r}, 'gpt2'))"
+    with ThreadPoolExecutor() as pool:  # each in a fresh process
+        for name, extra in zip(names, pool.map(lambda name: run_python("-c", code.format(name)), names), strict=True):
+            yield Result("AdamW memory, gpt2", name, (float(extra),), "MB", "beyond parameters, gradients and moments")
 
 
 def time_training(plan: Plan) -> Iterator[Result]:
-    """Training on the CPU, in bfloat16 too where the processor can."""
-    bfloat16 = {"ours, bfloat16": make_bfloat16} if fast_bfloat16() else {}
-    yield from time_steps(plan, PEERS | bfloat16, "cpu", "training", "sst", plan.batches, plan.rounds)
+    """Time training on the CPU, in bfloat16 too where the processor can."""
+    names = [*THREE, "Hugging Face, grouped"]
+    if {"amx_bf16", "avx512_bf16"}.intersection(machine_facts(plan.threads).get("instructions", ())):
+        names.append("ours, bfloat16")
+    yield from time_steps(plan, names, "cpu", "training", "sst", plan.batches, plan.rounds)
     # Each holds up to 7 GB on long texts, all at once: three of them fit into 24 GB, four do not.
-    three = {name: PEERS[name] for name in ("ours", "course", "Hugging Face")}
-    yield from time_steps(plan, three, "cpu", "training", "cfimdb", (plan.batches + 1) // 2, plan.long_rounds)
+    yield from time_steps(plan, THREE, "cpu", "training", "cfimdb", (plan.batches + 1) // 2, plan.long_rounds)
 
 
-def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device: str, row: str, task: str,
-               batches: int, rounds: int) -> Iterator[Result]:
-    """Steps on batches of 8 that stand for an epoch's; each contender has batches of its own making."""
-    with ExitStack() as stack:
-        precision = "bfloat16" if device == "cuda" else "float32"
-        contenders = enter(stack, plan, makers, plan.work(task, device=device, precision=precision))
+def time_steps(plan: Plan, names: Sequence[str], device: str, row: str, task: str, batches: int,
+               rounds: int) -> Iterator[Result]:
+    """Time steps on batches of 8 that stand for an epoch's; each contender has batches of its own making."""
+    half = {name for name in names if device == "cuda" or name.endswith("bfloat16")}
+    works = {name: plan.work(task, device=device, precision="bfloat16" if name in half else "float32")
+             for name in names}
+    with started(plan.threads, works) as contenders:
         chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
         flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
-        best = next(iter(contenders.values())).do("best_flops")[1] if device == "cuda" else None
+        best = contenders["ours"].do("best_flops")[1] if device == "cuda" else None
         for name, contender in contenders.items():
             # To warm up: optimizer state, compiled kernels, and the memory that ours keeps from step to step. The peers
             # keep none: where there is time for one round only, a few short texts must do for them.
             full = rounds > 1 or name.startswith("ours")
             contender.do("train", chosen[name][0] if full else contender.do("shortest_texts")[1])
-        costs = turns(rounds, {
+        costs = take_turns(rounds, {
             name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
             for name, contender in contenders.items()})
     for name, values in costs.items():
@@ -111,18 +80,16 @@ def time_steps(plan: Plan, makers: dict[str, Callable[[Workload], Any]], device:
 
 
 def speed_note(flops: float, best: float | None) -> str:
-    """Useful floating-point operations a second, and their share of the most the chip reaches, if known."""
+    """Write the useful floating-point operations a second, and their share of the most the chip reaches, if known."""
     share = f", {flops / best:.0%} of what a large product reaches" if best else ""
     return f"{flops / 1e9:,.0f} GFLOP/s without padding{share}"
 
 
 def time_evaluation(plan: Plan) -> Iterator[Result]:
-    """Logits of the same texts of all lengths, each contender in the batches that it makes by default."""
-    makers = {name: make for name, make in PEERS.items() if name != "course"}
+    """Time the logits of the same texts of all lengths, each contender in the batches that it makes by default."""
     for task, texts in (("sst", plan.texts), ("cfimdb", plan.long_texts)):
-        with ExitStack() as stack:
-            work = plan.work(task, texts)
-            contenders = enter(stack, plan, makers, work)
+        work = plan.work(task, texts)
+        with started(plan.threads, dict.fromkeys(WITHOUT_COURSE, work)) as contenders:
             moves = {name: lambda contender=contender: contender.do("evaluate")[0]
                      for name, contender in contenders.items()}
             for name, contender in contenders.items():
@@ -131,13 +98,13 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
                     contender.do("evaluate")
                 else:
                     contender.do("train", contender.do("shortest_texts")[1][:1])
-            costs = turns(plan.long_rounds, moves)
+            costs = take_turns(plan.long_rounds, moves)
         for name, values in costs.items():
             yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")
 
 
 def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
-    """The last-linear-layer job on SST: training, scoring on dev each epoch, predicting dev and test.
+    """Time the last-linear-layer job on SST: training, scoring on dev each epoch, predicting dev and test.
 
     Our head's epochs are run in full. Passes of the backbone are run over some texts of all lengths and multiplied up:
     ours, made once over each split, over `plan.texts` of them, and the course's, made in every epoch, over an eighth as
@@ -147,56 +114,49 @@ def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
     few = replace(work, texts=work.texts // 8)
     train, dev, test = (len(work.files.read(split)) for split in ("train", "dev", "test"))
     row = f"frozen, {epochs} epochs"
-    with ExitStack() as stack:
-        contenders = [Contender("ours", plan.threads, make_ours, work),
-                      Contender("course", plan.threads, make_course, few)]
-        ours, course = (stack.enter_context(contender) for contender in contenders)
+    with started(plan.threads, {"ours": work, "course": few}) as contenders:
+        ours, course = contenders.values()
         batches = course.do("training_order")[1]
         course.do("train", *batches[:2])
         ours.do("features_twice")
-        jobs: dict[str, list[float]] = {name: [] for name in ("ours", "again", "course", "first", "later")}
+        jobs = []
         for _ in range(plan.long_rounds):
             features = ours.do("features_twice")[1]
             feature = (features["made"] - features["reused"]) / work.texts
             head = ours.do("head_epoch", train, dev)[0]
             step = course.do("train", *batches)[0] / few.texts
             look = course.do("evaluate")[0] / few.texts
-            made = feature * (train + dev + test) + features["reused"]
-            jobs["ours"].append(made + epochs * head)
-            jobs["again"].append(features["reused"] + epochs * head)
-            jobs["course"].append(epochs * (train * (step + look) + dev * look) + (dev + test) * look)
-            jobs["first"].append(feature * (train + dev) + head)
-            jobs["later"].append(head)
+            again = features["reused"] + epochs * head
+            theirs = epochs * (train * (step + look) + dev * look) + (dev + test) * look
+            jobs.append((feature * (train + dev + test) + again, again, theirs, feature * (train + dev) + head, head))
+    first_run, later_run, theirs, first_epoch, later_epoch = zip(*jobs, strict=True)
     note = "backbone multiplied up from {} texts"
-    yield Result(row, "ours", tuple(jobs["ours"]), note=note.format(work.texts))
-    yield Result(row, "ours, features stored", tuple(jobs["again"]), note="a later run with other settings")
-    yield Result(row, "course", tuple(jobs["course"]), note=note.format(few.texts))
-    yield Result("frozen, later epoch", "ours", tuple(jobs["later"]), note="measured in full")
-    yield Result("frozen, later epoch", "first epoch", tuple(jobs["first"]), note=note.format(work.texts))
+    yield Result(row, "ours", first_run, note=note.format(work.texts))
+    yield Result(row, "ours, features stored", later_run, note="a later run with other settings")
+    yield Result(row, "course", theirs, note=note.format(few.texts))
+    yield Result("frozen, later epoch", "ours", later_epoch, note="measured in full")
+    yield Result("frozen, later epoch", "first epoch", first_epoch, note=note.format(work.texts))
 
 
 def measure_memory(plan: Plan) -> Iterator[Result]:
-    """The peak of a process that trains on an epoch's longest batch, batch of 8, everything included."""
+    """Measure the peak of a process that trains on an epoch's longest batch of 8, everything included."""
     for task in plan.memory_tasks:
-        names = ("ours", "course", "Hugging Face")
-        contenders = [Contender(name, plan.threads, PEERS[name], plan.work(task), alone=True) for name in names]
-        for name, contender in zip(names, contenders, strict=True):
+        contenders = [Contender(name, plan.threads, make_peer, name, plan.work(task), alone=True) for name in THREE]
+        for name, contender in zip(THREE, contenders, strict=True):
             with contender:  # it ends before the next one works: together they would need more than 24 GB
                 contender.do("train", contender.do("shortest_texts")[1], contender.do("longest_batch")[1])
-                peak = contender.do("peak_mb")[1]
+                peak = contender.peak_memory()
             yield Result(f"peak memory, {task}", name, (peak,), "MB", "longest batch of an epoch")
 
 
 def time_quick_run(plan: Plan) -> Iterator[Result]:
-    """`classifier.py --quick` as a user starts it."""
-    if not has_tiny():
-        return
+    """Time `classifier.py --quick` as a user starts it."""
     firsts, wholes = [], []
     for _ in range(plan.long_rounds):
         with tempfile.TemporaryDirectory() as folder:
             mark = Path(folder) / "first"
             began = time.time()
-            run_python("-m", "benchmarks.first_step", str(mark), "classifier.py", "--quick", "--out", folder,
+            run_python("-c", FIRST_STEP, str(mark), "classifier.py", "--quick", "--out", folder,
                        "--predictions", folder, env={**os.environ, "OMP_NUM_THREADS": str(plan.threads)})
             wholes.append(time.time() - began)
             firsts.append(float(mark.read_text()) - began)
@@ -205,28 +165,22 @@ def time_quick_run(plan: Plan) -> Iterator[Result]:
 
 
 def check_buckets(plan: Plan) -> Iterator[Result]:
-    """Accuracy with batches of like length and with random ones."""
-    if not has_tiny():
-        return
-    from benchmarks.buckets import compare_orders
-    yield from compare_orders(plan.threads, plan.seeds, plan.epochs)
-
-
-def has_tiny() -> bool:
-    """Whether gpt2-tiny is there; says so if not."""
-    if (REPOSITORY / "models" / "gpt2-tiny" / "model.safetensors").exists():
-        return True
-    print("skipped: models/gpt2-tiny has no weights here", file=sys.stderr)
-    return False
+    """Compare what is learned from batches of similar length and from random ones, over several seeds."""
+    errors = {"bucketed": [], "random order": []}
+    with Contender("buckets", plan.threads, TinyOnSample) as tiny:
+        for seed in range(plan.seeds):
+            for name, values in errors.items():
+                values.append(tiny.do("error", seed, name == "bucketed", plan.epochs)[1])
+    for name, values in errors.items():
+        yield Result("dev error, buckets", name, tuple(values), "share", f"{plan.epochs} epochs, {plan.seeds} seeds")
 
 
 def time_gpu(plan: Plan) -> Iterator[Result]:
-    """Training on a GPU, in bfloat16 autocast for everyone."""
+    """Time training on a GPU, in bfloat16 autocast for everyone."""
     if not torch.cuda.is_available():
         print("GPU rows: skipped, PyTorch sees no CUDA device here", file=sys.stderr)
         return
-    makers = {name: PEERS[name] for name in ("ours", "Hugging Face", "Hugging Face, grouped")}
-    yield from time_steps(plan, makers, "cuda", "GPU training", "sst", 8 * plan.batches, plan.rounds)
+    yield from time_steps(plan, WITHOUT_COURSE, "cuda", "GPU training", "sst", 8 * plan.batches, plan.rounds)
 
 
 ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {

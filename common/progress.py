@@ -1,4 +1,4 @@
-"""A progress bar for people, silence for logs."""
+"""A progress bar on terminals."""
 
 import os
 import sys
@@ -7,12 +7,13 @@ from typing import Any
 
 
 def progress(work: Iterable[Any] | int, desc: str, unit: str = "it") -> Any:
-    """A tqdm bar on standard error over `work`, an iterable, or of `work` steps counted by its `update(n)`.
+    """Return a tqdm bar on standard error that goes away at the end.
 
-    Silent when standard error is no terminal, so logs and tests stay readable, and in all but the first of the
-    processes that torchrun starts; the bar goes away when it is done.
+    work: an iterable to loop over through the bar, or a number of steps, counted by calling `update(n)`. The bar is
+    silent if standard error is not a terminal, so that logs stay readable, and in all processes that torchrun starts
+    but the first.
     """
-    from tqdm import tqdm  # late: `--help` must not wait for it
+    from tqdm import tqdm  # here, so that `--help` does not wait for it
 
     silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
     steps = {"total": work} if isinstance(work, int) else {"iterable": work}

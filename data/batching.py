@@ -1,7 +1,7 @@
 """Batches: which examples go together, in which order, and as which tensors.
 
-Orders are pure functions of (lengths, batch size, seed, epoch), with a generator of their own: evaluating,
-dropout or a resumed run cannot change them. B: rows of a batch, T: its longest row, C: size of a feature.
+An order is a pure function of (lengths, batch size, seed, epoch) and has a random generator of its own, so evaluation,
+dropout and resuming do not change it. Shapes: B rows in a batch, T tokens in its longest row, C numbers in a feature.
 """
 
 import hashlib
@@ -15,27 +15,27 @@ import torch
 from torch import Tensor
 
 POOL_BATCHES = 64
-"""Batches' worth of shuffled examples that are sorted by length together: enough to leave little padding,
-few enough to keep an epoch well mixed."""
+"""Number of batches whose examples are sorted by length together: enough for little padding, few enough to keep an
+epoch well mixed."""
 BATCH_COST = 32
-"""What running a batch costs on a CPU besides its tokens, in tokens: reading all the weights, and Python."""
+"""Cost of one batch on a CPU besides its tokens (reading all weights, Python), in tokens."""
 
 
 class _Rows:
-    """What both kinds of batch can do."""
+    """The methods of both kinds of batch."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str):
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         moved = {name: _send(tensor, torch.device(device)) for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **moved)
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. To CUDA from pinned memory, so that the program need not wait for the copy."""
+    """Return the tensor on `device`; it goes to CUDA from pinned memory, so that Python need not wait for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -43,7 +43,7 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Batch(_Rows):
-    """Padded texts."""
+    """A batch of padded texts."""
 
     input_ids: Tensor
     "[B, T] int64, padded on the right."
@@ -56,13 +56,13 @@ class Batch(_Rows):
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """What the model is called with."""
+        """The arguments of the model: ids and mask."""
         return self.input_ids, self.attention_mask
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch(_Rows):
-    """Stored features of texts, for a backbone that does not change."""
+    """A batch of stored features of texts, one vector for each text."""
 
     features: Tensor
     "[B, C]."
@@ -72,18 +72,18 @@ class FeatureBatch(_Rows):
     "[B] int64: position of each row in its data set."
 
     @property
-    def inputs(self) -> tuple[Tensor]:
-        """What the head is called with."""
-        return (self.features,)
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """The arguments of the head: the features, and a mask [B, 1], as if each were a text of one token."""
+        return self.features, torch.ones_like(self.index)[:, None]
 
 
 class TextDataset:
-    """Token ids, stored end to end in one tensor, so that a batch is one indexing operation."""
+    """The token ids of all texts, end to end in one tensor: one indexing operation makes a batch."""
 
     def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int] | None, pad_id: int) -> None:
-        """`ids`: one list for each text, none empty. `labels`: one for each text, or None."""
+        """ids: one list for each text, not empty. labels: one for each text, or None. ValueError if they do not fit."""
         self.lengths = [len(row) for row in ids]
-        "Tokens in each text."
+        "Number of tokens of each text."
         if not all(self.lengths):
             raise ValueError(f"text {self.lengths.index(0)} has no tokens")
         self.pad_id = pad_id
@@ -97,13 +97,13 @@ class TextDataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all texts' ids: it changes with the file, its rules, the tokenizer and the cut."""
+        """SHA-256 of all texts' ids: it changes with the file, the rules, the tokenizer and the longest length."""
         digest = hashlib.sha256(self._lengths.numpy())
         digest.update(self._tokens.numpy())
         return digest.hexdigest()
 
     def collate(self, indices: Sequence[int]) -> Batch:
-        """The batch of these examples, in this order, padded to the longest of them."""
+        """Return the batch of these examples, in this order, padded to the longest of them."""
         index = torch.tensor(indices, dtype=torch.int64)
         lengths = self._lengths[index]
         positions = torch.arange(int(lengths.max()))
@@ -115,19 +115,19 @@ class TextDataset:
 
 
 class FeatureDataset:
-    """Features [N, C] in place of texts, with TextDataset's interface."""
+    """Stored features [N, C] in place of texts; used like a TextDataset."""
 
     def __init__(self, features: Tensor, labels: Sequence[int] | Tensor | None) -> None:
         self.features = features
         self.lengths = [1] * len(features)
-        "All alike: there is nothing to pad."
+        "All the same: features need no padding."
         self._labels = _label_tensor(labels, len(features))
 
     def __len__(self) -> int:
         return len(self.features)
 
     def collate(self, indices: Sequence[int]) -> FeatureBatch:
-        """The batch of these examples, in this order."""
+        """Return the batch of these examples, in this order."""
         index = torch.tensor(indices, dtype=torch.int64)
         labels = None if self._labels is None else self._labels[index]
         return FeatureBatch(self.features[index], labels, index)
@@ -136,18 +136,18 @@ class FeatureDataset:
 def epoch_order(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool = True
 ) -> list[list[int]]:
-    """The batches of one training epoch: every position once, in an order that depends on (seed, epoch) only.
+    """Plan the batches of one training epoch: every position once, in an order that depends on (seed, epoch) only.
 
-    With `bucket`, shuffled examples are sorted by length within pools of `POOL_BATCHES` batches, cut into
-    batches, and the batches shuffled: little padding, random order. Batches are full but for one, when
-    `batch_size` does not divide the number of examples; that one falls anywhere among the lengths, so that no
-    kind of text is favoured.
+    With `bucket`, the examples are shuffled, sorted by length within pools of `POOL_BATCHES` batches, and cut into
+    batches; then the batches are shuffled. So there is little padding in a random order. If `batch_size` does not
+    divide the number of examples, one batch is smaller. Its texts may have any length, so that no length is favoured.
     """
     _check_batch_size(batch_size)
     random = np.random.default_rng((seed, epoch))
     shuffled = random.permutation(len(lengths))
     if not bucket:
         return _cut(shuffled, batch_size)
+
     lengths = np.asarray(lengths)
     batches: list[list[int]] = []
     pool_size = POOL_BATCHES * batch_size
@@ -159,10 +159,12 @@ def epoch_order(
 
 
 def eval_order(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
-    """The batches of one evaluation: every position once, longest first: too little memory shows at once.
+    """Plan the batches of one evaluation: every position once, the longest text first.
 
-    Batches have `batch_size` texts. Where they may have `tokens` tokens at most, padding included (or one longer text),
-    they are cut so that padding and `BATCH_COST` together are least.
+    So a lack of memory shows at once.
+
+    Without `tokens`, each batch has `batch_size` texts. With it, a batch has at most `batch_size` texts and at most
+    `tokens` tokens, padding included (or one longer text); the cuts are those with the least padding and `BATCH_COST`.
     """
     _check_batch_size(batch_size)
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
@@ -173,8 +175,8 @@ def eval_order(lengths: Sequence[int], batch_size: int, tokens: int | None = Non
 
 
 def _cheapest_cuts(lengths: Sequence[int], batch_size: int, tokens: int) -> list[int]:
-    """Where batches of texts, longest first, begin and end, from 0 to their number: the cheapest of all ways to cut."""
-    # For the first n texts: the least cost, and the size of the last batch; of equal ways, that with the smallest.
+    """Find the cheapest way to cut texts, longest first, into batches: return where to cut, 0 and the end included."""
+    # best[n], for the first n texts: the least cost, and the size of the last batch (the smallest of equal ones).
     best: list[tuple[float, int]] = [(0, 0)] + [(math.inf, 0)] * len(lengths)
     for start, longest in enumerate(lengths):
         most = min(batch_size, max(tokens // longest, 1), len(lengths) - start)
@@ -188,9 +190,7 @@ def _cheapest_cuts(lengths: Sequence[int], batch_size: int, tokens: int) -> list
 
 
 def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[list[int]]:
-    """Cut an order into batches; the one that is not full, if any, comes after `short` full ones (default:
-    last).
-    """
+    """Cut an order into batches; a smaller one, if any, comes after `short` full ones (default: last)."""
     full, rest = divmod(len(order), batch_size)
     sizes = [batch_size] * full
     if rest:
@@ -200,12 +200,13 @@ def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[l
 
 
 def _check_batch_size(batch_size: int) -> None:
+    """ValueError for less than 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
 
 
 def _label_tensor(labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
-    """Labels as [N] int64, checked to be as many as there are examples."""
+    """Return labels as [N] int64. ValueError unless there are `count`."""
     if labels is None:
         return None
     tensor = torch.as_tensor(labels, dtype=torch.int64)

@@ -1,10 +1,10 @@
 """Fetch the course's SST and CFIMDB files, or import them from a folder.
 
-    ./setup.sh -m data.download                 fetch what is missing or damaged
-    ./setup.sh -m data.download --from FOLDER   the same from files you already have
+    ./setup.sh -m data.download                 fetch files that are missing or damaged
+    ./setup.sh -m data.download --from FOLDER   the same, from files that you already have
 
-Each file is checked against its known SHA-256 before it is written, and written whole or not at all. After an
-interruption, run it again: files that are already right are left alone.
+The SHA-256 of each file is checked before the file is written. A file is written whole or not at all. After an
+interruption, start again: right files are left alone.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ DATA_FOLDER = Path(__file__).resolve().parent
 
 
 class Pin(NamedTuple):
-    """What a file must be."""
+    """Size and checksum of a file."""
 
     size: int
     "Bytes."
@@ -46,15 +46,15 @@ FILES: dict[str, Pin] = {
     "ids-cfimdb-test-student.csv": Pin(
         495_595, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"),
 }
-"""The course's files at the commit in BASE_URL."""
+"""The course's files at COMMIT."""
 
 
 def main() -> None:
     parser = cli.Parser(prog="data.download", description=__doc__)
     parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER",
-                        help="import the files from here and use no network")
+                        help="import the files from this folder; use no network")
     parser.add_argument("--to", type=Path, default=DATA_FOLDER, metavar="FOLDER",
-                        help="where they go (default: %(default)s)")
+                        help="folder to write them to (default: %(default)s)")
     parser.add_argument("--base-url", default=BASE_URL, metavar="URL",
                         help="fetch from a mirror of the course's data folder")
     arguments = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
         if name not in wanted:
             print(f"{name}: already here")
     if arguments.source is not None:
-        # All are read and checked before the first is written: a folder with one bad file changes nothing.
+        # All files are read and checked before the first is written, so one bad file changes nothing.
         contents = {name: read(arguments.source / name) for name in wanted}
         install(wanted, contents.__getitem__, arguments.to)
     else:
@@ -76,12 +76,12 @@ def main() -> None:
 
 
 def is_right(path: Path) -> bool:
-    """Whether a file is there and is the course's. UserError where something unreadable is in its place."""
+    """Return whether a file exists and is the course's. UserError if it cannot be read."""
     return os.path.exists(path) and sha256_file(path) == FILES[path.name].sha256
 
 
 def install(names: Sequence[str], get: Callable[[str], bytes], folder: Path) -> None:
-    """Write these files into `folder`, each with the bytes that `get(name)` gives, checked by it."""
+    """Write these files into `folder`; `get(name)` returns the bytes of each, checked."""
     for name in names:
         content = get(name)
         make_folder(folder)
@@ -91,17 +91,17 @@ def install(names: Sequence[str], get: Callable[[str], bytes], folder: Path) -> 
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file, which must be the course's file of that name."""
+    """Return the bytes of a file. UserError if it is not the course's file of that name."""
     try:
         with open(path, "rb") as file:
-            content = file.read(FILES[path.name].size + 1)  # one byte too many shows a wrong file well enough
+            content = file.read(FILES[path.name].size + 1)  # one more shows that it is too long
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return checked(content, path)
 
 
 def fetch(url: str) -> bytes:
-    """The bytes behind a URL, which must be the course's file of that name."""
+    """Download a URL and return its bytes. UserError if they are not the course's file of that name."""
     import pooch  # late: `--help` must not wait for it
 
     name = Path(url).name
@@ -112,13 +112,13 @@ def fetch(url: str) -> bytes:
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; senseless URLs are ValueErrors
         cause = error.args[0] if error.args else error
         raise UserError(f"cannot fetch {url}: {quoted(getattr(cause, 'reason', cause), 200)}\n"
-                        "Try again, or import the files with `--from FOLDER`; "
-                        "`./setup.sh classifier.py --quick` needs no download") from error
+                        "Try again, or import the files with `--from FOLDER`; the bundled samples need no download"
+                        ) from error
     return checked(buffer.getvalue(), url)
 
 
 def checked(content: bytes, origin: Path | str) -> bytes:
-    """`content`, if it is the course's file that `origin` is named after; UserError otherwise."""
+    """Return `content` if it is the course's file with the name in `origin`; otherwise raise UserError."""
     pin = FILES[Path(origin).name]
     if hashlib.sha256(content).hexdigest() != pin.sha256:
         raise UserError(f"{origin} is not the course's file:\n"
@@ -127,7 +127,7 @@ def checked(content: bytes, origin: Path | str) -> bytes:
 
 
 class _Bounded(io.BytesIO):
-    """A buffer that takes no more than a file's known size, whatever a server sends."""
+    """A buffer that refuses more bytes than a file's known size, whatever a server sends."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

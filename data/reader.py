@@ -1,6 +1,6 @@
-"""The one reader for train, dev and unlabelled test files: tab separated, columns found by name.
+"""Read train, dev and unlabelled test files: tab separated, with the columns named in the first row.
 
-It gives Examples or raises DataError, nothing else, whatever the bytes; memory is bounded by the file's size.
+Whatever the bytes are, the reader returns Examples or raises DataError, in memory proportional to the file's size.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _FIELD_END = re.compile(r"[\t\r\n]|\Z")
 
 
 class DataError(UserError):
-    """Something is wrong with a data file; the message names file, line and, where there is one, column."""
+    """Something is wrong with a data file; the message names the file and, if it can, line and column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Example:
     """One row of a data file."""
 
     id: str
-    "As in the file, without white space around it."
+    "As in the file, without white space at its ends."
     text: str
-    "The sentence, after the rules."
+    "The sentence, repaired by the rules."
     label: int | None
-    "0 .. num_labels - 1; None when the file was read as unlabelled."
+    "0 .. num_labels - 1; None if the file was read as unlabelled."
 
 
 def read_examples(
@@ -48,19 +48,17 @@ def read_examples(
 ) -> list[Example]:
     """Read a data file into Examples, in file order.
 
-    The first row names the columns: `id`, `sentence` and, when `labelled`, `sentiment`; others are ignored,
-    and so is `sentiment` when not `labelled`. UTF-8, with or without a byte order mark; any line ends; empty
-    lines are skipped. A field that begins with a quote mark is quoted as in CSV: it may hold line breaks or
-    tabs, and quote marks doubled.
+    The first row names the columns: `id`, `sentence` and, if `labelled`, `sentiment`; other columns are ignored. The
+    file is UTF-8, with or without a byte order mark, with any line ends; empty lines are skipped. A field that begins
+    with a quote mark is quoted as in CSV: it may hold line breaks and tabs, and its inner quote marks are doubled.
 
-    Labels are integers from 0 to `num_labels` - 1 (default: as many as there are names; without names, no
-    bound), or one of `label_names`. Where the names look like integers themselves, only names count.
+    Labels are integers from 0 to `num_labels` - 1, or names from `label_names`. `num_labels` is by default the number
+    of names; without names, any integer from 0 will do. If the names look like integers, only names are read.
 
     Raises:
-        DataError: no regular file; not UTF-8; a NUL; no rows; a column missing or twice; a wrong number of
-        fields; a
-            quote that never closes; an id that is empty, twice, or fit for no prediction file; an empty
-            sentence; a label that is none.
+        DataError: the file is not a regular file, is not UTF-8, holds a NUL or no rows; a column is missing or there
+            twice; a row has too few or too many fields, or an open quote; an id is empty, repeated, or impossible in a
+            prediction file; a sentence is empty; a label is wrong.
     """
     path = Path(path)
     text = _decode(path)
@@ -69,7 +67,7 @@ def read_examples(
     seen: dict[str, int] = {}
     with _fields_of_any_size(len(text)):
         rows = _rows(path, text)
-        _, header = next(rows)  # there is one: the text is not empty
+        _, header = next(rows)  # the text is not empty, so this row exists
         columns = _find_columns(path, header, (ID, SENTENCE, LABEL) if labelled else (ID, SENTENCE))
         for line, fields in rows:
             row = _Row(path, header, columns, line, fields)
@@ -81,7 +79,7 @@ def read_examples(
 
 
 class _Labels:
-    """What the label column may hold."""
+    """The values that the label column may hold."""
 
     def __init__(self, num_labels: int | None, names: Sequence[str] | None) -> None:
         self.by_name = {name: label for label, name in enumerate(names or ())}
@@ -92,10 +90,10 @@ class _Labels:
         self.wanted = " or ".join([wanted] * self.integers + [names_wanted] * bool(self.by_name))
 
     def parse(self, cell: str) -> int | None:
-        """The label that `cell` holds; None where it holds none."""
+        """Return the label in `cell`; None for a wrong one."""
         if cell in self.by_name:
             return self.by_name[cell]
-        # Nine digits: more labels than anybody has, and int() refuses very long numbers.
+        # At most nine digits: nobody has more labels, and int() refuses very long numbers.
         if not self.integers or not re.fullmatch("[0-9]{1,9}", cell):
             return None
         label = int(cell)
@@ -104,7 +102,7 @@ class _Labels:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row and all that is needed to say where in it something is wrong."""
+    """One row, with what an error message about it needs."""
 
     path: Path
     header: list[str]
@@ -113,7 +111,7 @@ class _Row:
     fields: list[str]
 
     def check_shape(self) -> None:
-        """As many fields as the header, and none that looks like several rows."""
+        """DataError for too few or too many fields, or a field that holds several rows."""
         for position, field in enumerate(self.fields):
             if "\t" in field and _LINE_END.search(field):
                 raise self.error(position, f"a quote opens here and runs over whole rows; {_QUOTE_HELP}")
@@ -125,7 +123,7 @@ class _Row:
                             "put quote marks around a field that holds a tab")
 
     def id(self, seen: dict[str, int]) -> str:
-        """The row's id, entered in `seen` (id -> line)."""
+        """Return the row's id, and enter it in `seen` (id -> line)."""
         position = self.columns[ID]
         value = self.fields[position].strip()
         if not value:
@@ -139,6 +137,7 @@ class _Row:
         return value
 
     def sentence(self, rules: Rules) -> str:
+        """Return the sentence, repaired by the rules."""
         position = self.columns[SENTENCE]
         text = rules(self.fields[position])
         if not text.strip():
@@ -146,21 +145,22 @@ class _Row:
         return text
 
     def label(self, labels: _Labels) -> int:
+        """Return the label."""
         position = self.columns[LABEL]
         cell = self.fields[position].strip()
         label = labels.parse(cell)
         if label is None:
-            raise self.error(position, f"{quoted(cell)} is no label; expected {labels.wanted}")
+            raise self.error(position, f"{quoted(cell)} is not a label; expected {labels.wanted}")
         return label
 
     def error(self, position: int, problem: str) -> DataError:
-        """A DataError at the field at `position`; earlier fields may have moved it to a later line."""
+        """Return a DataError for the field at `position`. Line breaks in earlier fields move it to a later line."""
         line = self.line + sum(len(_LINE_END.findall(field)) for field in self.fields[:position])
         return DataError(f"{self.path}:{line}: {_column(self.header, position)}{problem}")
 
 
 def _decode(path: Path) -> str:
-    """The file's text, without byte order mark. DataError unless a regular file in UTF-8 without NULs."""
+    """Return the file's text. DataError unless it is a regular file in UTF-8 without NULs."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe might never end
             raise DataError(f"{path}: not a regular file")
@@ -178,7 +178,7 @@ def _decode(path: Path) -> str:
         raise DataError(f"{path}:{_line_of(before)}: not UTF-8: byte 0x{content[offset]:02x} "
                         f"at offset {offset} of the file; save it as UTF-8") from None
     if (nul := text.find("\0")) >= 0:
-        raise DataError(f"{path}:{_line_of(text[:nul])}: a NUL character; no text file, or damaged")
+        raise DataError(f"{path}:{_line_of(text[:nul])}: a NUL character: the file is damaged, or not text")
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     return text
@@ -186,7 +186,7 @@ def _decode(path: Path) -> str:
 
 @contextlib.contextmanager
 def _fields_of_any_size(limit: int) -> Iterator[None]:
-    """csv refuses fields over 128 KiB; let it take up to `limit` characters inside the block."""
+    """Let csv read fields of up to `limit` characters inside the block; its own limit is 128 KiB."""
     before = csv.field_size_limit(min(limit, 2**31 - 1))
     try:
         yield
@@ -195,7 +195,7 @@ def _fields_of_any_size(limit: int) -> Iterator[None]:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Every row with the line it begins on, empty lines left out."""
+    """Yield every row that is not empty, with the line it begins on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
     header: list[str] = []
     while True:
@@ -212,7 +212,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _find_columns(path: Path, header: list[str], names: Sequence[str]) -> dict[str, int]:
-    """Where each named column is."""
+    """Return the position of each named column."""
     found = [name.strip() for name in header]
     for name in names:
         if found.count(name) != 1:
@@ -224,7 +224,7 @@ def _find_columns(path: Path, header: list[str], names: Sequence[str]) -> dict[s
 
 
 def _quote_error(path: Path, text: str, line: int, header: list[str]) -> DataError:
-    """What is wrong where csv could not read the row that begins on `line`: one of its fields' quoting."""
+    """Return the error for a row that csv could not read: which of its fields has wrong quotes. It begins on `line`."""
     start = 0
     for _ in range(line - 1):
         start = _LINE_END.search(text, start).end()
@@ -240,7 +240,7 @@ def _quote_error(path: Path, text: str, line: int, header: list[str]) -> DataErr
 
 
 def _field_end(text: str, start: int) -> int | None:
-    """Where the field that begins at `start` ends; None where its quoting is broken."""
+    """Return where the field that begins at `start` ends; None if its quotes are wrong."""
     if text[start:start + 1] != '"':
         return _FIELD_END.search(text, start).start()
     closing = _closing_quote(text, start)
@@ -248,7 +248,7 @@ def _field_end(text: str, start: int) -> int | None:
 
 
 def _closing_quote(text: str, opening: int) -> int:
-    """Where the quoted field that opens at `opening` closes; -1 where it never does."""
+    """Return where the quote that opens at `opening` closes; -1 if it never does."""
     end = text.find('"', opening + 1)
     while end >= 0 and text[end + 1:end + 2] == '"':
         end = text.find('"', end + 2)
@@ -256,11 +256,11 @@ def _closing_quote(text: str, opening: int) -> int:
 
 
 def _line_of(before: str) -> int:
-    """The line that follows the text `before`."""
+    """Return the number of the line that follows the text `before`."""
     return len(_LINE_END.findall(before)) + 1
 
 
 def _column(header: Sequence[str], position: int) -> str:
-    """How a message names a column: by its name, an unnamed one by its number."""
+    """Return a column's name for a message; its number if it has none."""
     name = header[position].strip() if position < len(header) else ""
     return f"column {quoted(name) if name else position + 1}: "

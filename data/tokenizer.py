@@ -1,4 +1,4 @@
-"""Text to token ids, with the tokenizer that lies beside a checkpoint. Knows files, no models."""
+"""Turn text into token ids, with the tokenizer files that lie beside a checkpoint."""
 
 import hashlib
 import json
@@ -10,48 +10,48 @@ from pathlib import Path
 from common.errors import UserError, quoted
 
 END_OF_TEXT = "<|endoftext|>"
-_CHUNK = 1000  # texts encoded at once: tokenizers' own results are far larger than the ids kept of them
+_CHUNK = 1000  # texts encoded at once; the library's results take far more memory than the ids kept of them
 
 
 class TokenizerError(UserError):
-    """A tokenizer file is missing, damaged, or does not fit."""
+    """A tokenizer file is missing or damaged, or does not fit the model."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of some texts."""
+    """The token ids of some texts."""
 
     ids: list[list[int]]
     "One list for each text, never empty."
     truncated: int
-    "How many texts were longer than allowed and lost their ends."
+    "Number of texts that were too long and were cut."
 
 
 class Tokenizer:
     """A byte-level BPE tokenizer in Hugging Face's file formats."""
 
     def __init__(self, backend: "tokenizers.Tokenizer", end_of_text: str, fingerprint: str) -> None:  # noqa: F821
-        """Take over a loaded tokenizer; `Tokenizer.load` is the usual way in."""
+        """Wrap a tokenizer that is loaded already; usually `Tokenizer.load` calls this."""
         pad_id = backend.token_to_id(end_of_text)
         if pad_id is None:
             raise TokenizerError(f"the tokenizer has no token {quoted(end_of_text)}, which padding needs")
-        # The file may ask for these; how long and how padded is for the caller and the batch to say.
+        # The file may ask for these; here, `encode` cuts and the batch pads.
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self.pad_id: int = pad_id
-        "The end-of-text token, as GPT-2 has no padding token of its own."
+        "Id of the end-of-text token: GPT-2 has no padding token of its own."
         self.fingerprint = fingerprint
         "SHA-256 of the tokenizer's files."
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Tokenizer":
-        """Load `tokenizer.json`, or `vocab.json` and `merges.txt`, from a model's folder.
+        """Load `tokenizer.json`, or else `vocab.json` and `merges.txt`, from a model's folder.
 
         Raises:
-            TokenizerError: none of them is there, or one cannot be read or understood.
+            TokenizerError: these files are missing, or cannot be read or understood.
         """
-        import tokenizers  # late: only runs that tokenise pay for it
+        import tokenizers  # here, because only runs that tokenise need it
 
         folder = Path(folder)
         if (folder / "tokenizer.json").exists():
@@ -73,13 +73,13 @@ class Tokenizer:
         return cls(backend, _end_of_text(folder), digest.hexdigest())
 
     def __len__(self) -> int:
-        """Ids run from 0 to this, exclusive."""
+        """Return the number of tokens: ids run from 0 to this - 1."""
         return self._backend.get_vocab_size()
 
     def encode(self, texts: Sequence[str], max_length: int, lowercase: bool) -> Encoded:
-        """Encode texts; ids after the first `max_length` of a text are cut off and the text counted.
+        """Encode texts, each cut after `max_length` tokens.
 
-        A text that encodes to nothing gives `[pad_id]`, so that every text has a last token to classify by.
+        An empty text becomes `[pad_id]`, so that every text has a last token for the classifier to read.
         """
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, not {max_length}")
@@ -93,10 +93,12 @@ class Tokenizer:
         return Encoded(ids, truncated)
 
     def in_tokens_of(self, other: "Tokenizer") -> list[list[int]]:
-        """For each of our tokens, in order of id: the ids of those of `other` that make it up. Both are byte-level.
+        """Spell each of our tokens in the tokens of `other`: a list of ids for each, in order of our ids.
+
+        Both tokenizers are byte-level.
 
         Raises:
-            TokenizerError: `other` lacks bytes of a token.
+            TokenizerError: `other` cannot spell a token.
         """
         parts = [[other.pad_id] if id == self.pad_id else other._parts(self._backend.id_to_token(id))
                  for id in range(len(self))]
@@ -106,15 +108,17 @@ class Tokenizer:
         return parts
 
     def _parts(self, token: str) -> list[int]:
+        """Return the ids of our tokens that make up `token`."""
         known = self._backend.token_to_id(token)
         return [known] if known is not None else [part.id for part in self._backend.model.tokenize(token)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, special tokens included."""
+        """Return the text of some ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
 
 def _read(path: Path) -> bytes:
+    """Return the bytes of a file. TokenizerError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -122,7 +126,7 @@ def _read(path: Path) -> bytes:
 
 
 def _end_of_text(folder: Path) -> str:
-    """The end-of-text token that `tokenizer_config.json` names, GPT-2's where it names none."""
+    """Return the end-of-text token in `tokenizer_config.json`; GPT-2's if none is given there."""
     path = folder / "tokenizer_config.json"
     if not path.exists():
         return END_OF_TEXT

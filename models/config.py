@@ -1,4 +1,4 @@
-"""The shape of a GPT-2: one frozen dataclass, and one table of the published sizes."""
+"""The shape of a GPT-2, as one frozen dataclass."""
 
 import math
 from dataclasses import dataclass
@@ -32,8 +32,10 @@ class GPT2Config:
     """Added to the variance inside every LayerNorm."""
     initializer_range: float = 0.02
     """Standard deviation of the initial weights."""
-    fused_attention: bool = True
-    """Use PyTorch's fused attention kernel where it is faster; a test holds it equal to the steps by hand."""
+    pad_token_id: int | None = None
+    """Not used here: padding needs no embedding of its own. Files written for the course read it."""
+    name_or_path: str = ""
+    """Not used here. Files written for the course read it."""
 
     def __post_init__(self) -> None:
         if self.intermediate_size == 0:
@@ -52,16 +54,3 @@ class GPT2Config:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"GPT2Config.hidden_size ({self.hidden_size}) must be a multiple of "
                              f"num_attention_heads ({self.num_attention_heads})")
-
-    @property
-    def head_size(self) -> int:
-        """hs, the width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
-
-
-SIZES = {  # name on the Hugging Face hub: (hidden_size, num_hidden_layers, num_attention_heads)
-    "gpt2": (768, 12, 12),
-    "gpt2-medium": (1024, 24, 16),
-    "gpt2-large": (1280, 36, 20),
-    "gpt2-xl": (1600, 48, 25),
-}

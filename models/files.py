@@ -1,4 +1,4 @@
-"""The files of a checkpoint in Hugging Face's layout, read as if somebody hostile had written them."""
+"""Read the files of a checkpoint in Hugging Face's layout. Nothing in them is trusted."""
 
 import contextlib
 import json
@@ -12,9 +12,9 @@ from common.errors import UserError, quoted
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # in place of WEIGHTS where they are in several files
+INDEX = "model.safetensors.index.json"  # replaces WEIGHTS if the weights are in several files
 
-LARGEST_JSON = 32 << 20  # bytes; a real configuration has a thousand, a large tokenizer a few million
+LARGEST_JSON = 32 << 20  # bytes; a configuration has about a thousand, a large tokenizer a few million
 
 
 class PretrainedError(UserError):
@@ -22,14 +22,17 @@ class PretrainedError(UserError):
 
 
 def find_tensors(folder: Path) -> dict[str, Path]:
-    """The names of all tensors in a checkpoint, each with the file that holds it."""
+    """Return the name of every tensor in a checkpoint, with the file that holds it."""
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         with opened(folder / WEIGHTS) as file:
             return dict.fromkeys(file.keys(), folder / WEIGHTS)
+
     path = folder / INDEX
     listed = read_json(path).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise PretrainedError(f"{path} is damaged: it has no weight_map from tensors to files")
+
+    # The index must tell the truth: each file beside it, with the tensors listed for it.
     found = {}
     for name in sorted(set(listed.values())):
         if name != Path(name).name or not name.endswith(".safetensors"):
@@ -43,9 +46,9 @@ def find_tensors(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, open."""
+    """Open a safetensors file. PretrainedError if it is missing or damaged."""
     if not path.is_file():
-        raise PretrainedError(f"{path} is missing (or no file): the checkpoint is incomplete, get it again")
+        raise PretrainedError(f"{path} is missing, or not a file: the checkpoint is incomplete, get it again")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -55,24 +58,24 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Return the object in a JSON file. PretrainedError if it is missing, damaged or too large."""
     if not path.is_file():
-        raise PretrainedError(f"{path} is missing (or no file)")
+        raise PretrainedError(f"{path} is missing, or not a file")
     try:
         if path.stat().st_size > LARGEST_JSON:
-            raise PretrainedError(f"{path} is no real one: it is larger than {LARGEST_JSON >> 20} MB")
+            raise PretrainedError(f"{path} is too large for its purpose: larger than {LARGEST_JSON >> 20} MB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PretrainedError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, too many digits or levels
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too many digits or levels
         raise PretrainedError(f"{path} is damaged: {quoted(error, 100)}") from error
     if not isinstance(content, dict):
-        raise PretrainedError(f"{path} is damaged: it holds no JSON object")
+        raise PretrainedError(f"{path} is damaged: it does not hold a JSON object")
     return content
 
 
 def some(names: Iterable[str]) -> str:
-    """A few of many names, for a message."""
+    """Return the first three of the names, and how many more there are, for a message."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(quoted(name) for name in names[:3]) + more

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are: bundled, in a folder, or on the Hugging Face hub."""
+"""Find a checkpoint's files: bundled, in a folder, or on the Hugging Face hub."""
 
 import os
 from pathlib import Path
@@ -12,16 +12,20 @@ WANTED = [CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors",
 PATIENCE = 10  # seconds to wait for the hub's answer
 
 
-def resolve(model: str | os.PathLike, revision: str | None = None) -> Path:
-    """The folder that holds a checkpoint's files, downloaded first if need be.
+class HubUnreachable(PretrainedError):
+    """A model is not in the cache, and the hub does not answer."""
 
-    model: `gpt2-tiny` (bundled), a folder, or a name on the hub such as `gpt2`. revision: branch, tag or
-    commit on the hub. A complete copy in the hub's cache is used as it is, without asking the network.
-    HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
+
+def resolve(model: str | os.PathLike, revision: str | None = None) -> Path:
+    """Return the folder that holds a checkpoint's files; download them first if necessary.
+
+    model: `gpt2-tiny` (bundled), a folder, or a name on the hub such as `gpt2`. revision: branch, tag or commit on the
+    hub. A complete copy in the hub's cache is used without asking the network. HF_HOME, HF_ENDPOINT, HF_TOKEN and
+    HF_HUB_OFFLINE have their usual meanings.
 
     Raises:
-        PretrainedError: no such folder or repository, no weights in it, or the hub cannot be reached; within
-        seconds.
+        PretrainedError: there is no such folder or repository, or it has no weights.
+        HubUnreachable: the hub does not answer within seconds.
     """
     name = str(model)
     folder = BUNDLED.get(name) or Path(model).expanduser()
@@ -29,7 +33,7 @@ def resolve(model: str | os.PathLike, revision: str | None = None) -> Path:
         if revision is not None:
             raise PretrainedError(f"{folder} is a folder: it has no revision {quoted(revision)}")
         if missing := _missing(folder):
-            raise PretrainedError(f"{folder} holds no checkpoint: {missing} is not there")
+            raise PretrainedError(f"{folder} does not hold a checkpoint: {missing} is missing")
         return folder
     if os.path.exists(folder) or folder.is_absolute() or name in BUNDLED or name.startswith((".", "~")):
         raise PretrainedError(f"no model folder {quoted(name, 200)}: give a folder with {CONFIG} and "
@@ -38,7 +42,7 @@ def resolve(model: str | os.PathLike, revision: str | None = None) -> Path:
 
 
 def _missing(folder: Path) -> str | None:
-    """What this folder lacks to be a checkpoint, in words; None where it has a configuration and weights."""
+    """Return the name of a file that this folder lacks to be a checkpoint; None if it is complete."""
     if not (folder / CONFIG).is_file():
         return CONFIG
     if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
@@ -47,8 +51,8 @@ def _missing(folder: Path) -> str | None:
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
-    """The hub's copy on this disk, if there is a complete one."""
-    from huggingface_hub import snapshot_download  # late: only hub names need it
+    """Return the folder with the hub's copy on this disk; None if there is no complete one."""
+    from huggingface_hub import snapshot_download  # here, because only names on the hub need it
     from huggingface_hub.errors import HFValidationError
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED,
@@ -56,18 +60,18 @@ def _cached(name: str, revision: str | None) -> Path | None:
     except HFValidationError as error:
         raise PretrainedError(f"no model {quoted(name, 200)}: it is neither a folder here nor a possible "
                               "name on the Hugging Face hub") from error
-    except OSError:  # not there, not all there, not readable: the download tells which
+    except OSError:  # missing, incomplete or not readable: the download will tell which
         return None
     return None if _missing(folder) else folder
 
 
 def _download(name: str, revision: str | None) -> Path:
-    """Fetch the wanted files into the hub's cache."""
+    """Download the wanted files into the hub's cache; return their folder there."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
     on_hub = f"{name} on the Hugging Face hub"
     try:
-        # One quick question first: where nothing answers, snapshot_download may try again for minutes.
+        # Ask one quick question first: without an answer, snapshot_download may try again for minutes.
         info = HfApi().repo_info(name, revision=revision, timeout=PATIENCE)
         if not {file.rfilename for file in info.siblings or ()} & {WEIGHTS, INDEX}:
             raise PretrainedError(f"{on_hub} has no {WEIGHTS}, the only format of weights that is read here")
@@ -84,20 +88,19 @@ def _download(name: str, revision: str | None) -> Path:
         raise PretrainedError(f"no model {quoted(name)}: it is neither a folder here nor a model on the "
                               "Hugging Face hub (a private one needs HF_TOKEN)") from error
     except Exception as error:  # the library, its HTTP client and its file transfer share no base class
-        raise PretrainedError(_unreachable(name, revision, error)) from error
+        raise HubUnreachable(_unreachable(name, revision, error)) from error
     if missing := _missing(folder):
-        raise PretrainedError(f"{on_hub} is no checkpoint: it has no {missing}")
+        raise PretrainedError(f"{on_hub} is not a checkpoint: it has no {missing}")
     return folder
 
 
 def _unreachable(name: str, revision: str | None, error: Exception) -> str:
-    """Two lines: what is missing, and three ways to go on."""
+    """Return two lines: what is missing, and how to get it from another machine."""
     from huggingface_hub import constants
     why = str(error).partition("\n")[0][:200]
     command = f"hf download {name} {CONFIG} {WEIGHTS} tokenizer.json --local-dir {name.rpartition('/')[2]}"
     if revision:
         command += f" --revision {revision}"
-    return (f"{name} is no folder here and not in {constants.HF_HUB_CACHE}, and cannot be had from "
+    return (f"{name} is not a folder here, is not in {constants.HF_HUB_CACHE}, and cannot be had from "
             f"{constants.ENDPOINT} ({type(error).__name__}: {why})\n"
-            f"On a machine with network run `{command}` and give that folder in place of the name; "
-            "`classifier.py --quick` needs neither.")
+            f"On a machine with network run `{command}` and give that folder in place of the name")

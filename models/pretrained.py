@@ -1,16 +1,18 @@
-"""GPT-2 checkpoints in Hugging Face's layout, read into our model and written from it.
+"""Read GPT-2 checkpoints in Hugging Face's layout into a GPT2Model, and write them.
 
-Reading is a proof: the names in the files are exactly those of one table, every shape is right, every
-parameter of ours is filled, nothing is left over. Nothing is unpickled.
+Reading proves that the files hold the whole model: their names are exactly those of one table, every shape is right,
+every parameter is filled, and nothing is left over. Nothing is unpickled.
 """
 
-import hashlib
+import contextlib
 import json
 import math
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -18,29 +20,29 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from common.errors import quoted
-from common.files import replacing, sha256_file, write_atomic
+from common.files import make_folder, replacing, write_atomic
 from models.config import GPT2Config
 from models.files import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, some
 from models.hub import resolve
 
-__all__ = ["PretrainedError", "check_weights", "fingerprint", "load_weights", "read_config", "resolve",
-           "save_pretrained", "without_init"]
+__all__ = ["PretrainedError", "backbone_given", "check_weights", "load", "load_weights", "read_config", "resolve",
+           "save_pretrained"]
 
-STATED = {  # config.json's name: ours; a checkpoint must state these
+STATED = {  # name in config.json: our name; a checkpoint must state these
     "vocab_size": "vocab_size",
     "n_positions": "max_position_embeddings",
     "n_embd": "hidden_size",
     "n_layer": "num_hidden_layers",
     "n_head": "num_attention_heads",
 }
-OPTIONAL = {  # these it may leave at GPT-2's values; embd_pdrop is not read, as we have one hidden dropout
+OPTIONAL = {  # a checkpoint may leave these out; embd_pdrop is not read, as we have one hidden dropout
     "n_inner": "intermediate_size",
     "resid_pdrop": "hidden_dropout_prob",
     "attn_pdrop": "attention_probs_dropout_prob",
     "layer_norm_epsilon": "layer_norm_eps",
     "initializer_range": "initializer_range",
 }
-ARITHMETIC = {  # what changes the arithmetic, with the values implemented here; the first is GPT-2's
+ARITHMETIC = {  # settings that change the arithmetic, each with the values implemented here, GPT-2's first
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -51,25 +53,25 @@ ARITHMETIC = {  # what changes the arithmetic, with the values implemented here;
     "quantization_config": (None,),
 }
 OUTPUT_LAYER = "lm_head.weight"
-LARGEST_SIZE, MOST_LAYERS = 1_000_000, 1_000  # beyond them a configuration is nonsense, and building it hangs
+LARGEST_SIZE, MOST_LAYERS = 1_000_000, 1_000  # a larger configuration is nonsense, and building it would hang
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a Hugging Face checkpoint, and which of our parameters it holds."""
+    """One tensor of a Hugging Face checkpoint, with the names of our parameters that it holds."""
 
     theirs: str
     "Its name, without the prefix `transformer.` of checkpoints saved with an output layer."
     ours: tuple[str, ...]
-    "Our names; where there are several, they lie one after another along the output dimension."
+    "Our names; several parameters lie one after another along the output dimension."
     shape: list[int]
     "The tensor's shape in the file."
     transposed: bool = False
-    "True for the weights of Hugging Face's Conv1D: [in, out] where nn.Linear has [out, in]."
+    "True for the weights of Hugging Face's Conv1D, which are [in, out]; those of nn.Linear are [out, in]."
 
 
 def table(config: GPT2Config) -> list[Entry]:
-    """Every tensor of a GPT-2."""
+    """Return an Entry for every tensor of a GPT-2 of this shape."""
     C, inner = config.hidden_size, config.intermediate_size
     entries = [Entry("wte.weight", ("word_embedding.weight",), [config.vocab_size, C]),
                Entry("wpe.weight", ("pos_embedding.weight",), [config.max_position_embeddings, C])]
@@ -88,16 +90,18 @@ def table(config: GPT2Config) -> list[Entry]:
 
 
 def _norm(theirs: str, ours: str, width: int) -> list[Entry]:
+    """Return the entries of a LayerNorm."""
     return [Entry(f"{theirs}.{kind}", (f"{ours}.{kind}",), [width]) for kind in ("weight", "bias")]
 
 
 def _conv1d(theirs: str, ours: list[str], inputs: int, outputs: int) -> list[Entry]:
+    """Return the entries of a Conv1D, which holds one or more of our nn.Linear."""
     return [Entry(f"{theirs}.weight", tuple(f"{name}.weight" for name in ours), [inputs, outputs], True),
             Entry(f"{theirs}.bias", tuple(f"{name}.bias" for name in ours), [outputs])]
 
 
 def read_config(folder: str | os.PathLike) -> GPT2Config:
-    """Read config.json; PretrainedError where it is damaged, no GPT-2's, or asks for what we lack."""
+    """Read config.json. PretrainedError if it is damaged, describes another model, or needs more than we implement."""
     path = Path(folder) / CONFIG
     raw = read_json(path)
     if raw.get("model_type") != "gpt2":
@@ -119,10 +123,9 @@ def read_config(folder: str | os.PathLike) -> GPT2Config:
 
 
 class without_init(TorchFunctionMode):
-    """`with without_init():` makes modules whose memory is not written to: torch.nn.init does nothing in it.
+    """`with without_init():` switches torch.nn.init off, so that the parameters of a new module are not written to.
 
-    Saves time, memory that is not needed yet, and random numbers. Everything must then be filled, as
-    `load_weights` does.
+    It saves time, memory and random numbers. Every parameter must then be filled, as `load` does.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -133,9 +136,9 @@ class without_init(TorchFunctionMode):
 
 
 def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tuple[Path, str]]:
-    """The tensors of a checkpoint: name without prefix -> the file that holds it, and its name there.
+    """Check that a checkpoint holds exactly the model that `config` describes; reads only the headers of its files.
 
-    Reads the files' headers only. PretrainedError unless they hold exactly the model that `config` describes.
+    Returns, for each tensor's name without prefix, the file that holds it and its name there. Raises PretrainedError.
     """
     folder = Path(folder)
     shapes = {entry.theirs: entry.shape for entry in table(config)}
@@ -144,11 +147,13 @@ def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tu
     tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()}
     if missing := [name for name in shapes if name not in tensors]:
         raise PretrainedError(f"the weights in {folder} lack {some(missing)}, which {CONFIG} promises")
-    # Old checkpoints store the causal mask, those with an output layer may store the tied embedding twice.
+
+    # Old checkpoints also store the causal mask; some with an output layer store the tied embedding twice.
     masks = {f"h.{i}.attn.{name}" for i in range(config.num_hidden_layers) for name in ("bias", "masked_bias")}
     if unexpected := sorted(tensors.keys() - shapes.keys() - masks - {OUTPUT_LAYER}):
         raise PretrainedError(f"the weights in {folder} hold {some(unexpected)}, unknown to the GPT-2 that "
                               f"{CONFIG} describes")
+
     shapes[OUTPUT_LAYER] = shapes["wte.weight"]
     for path in sorted(set(files.values())):
         with opened(path) as file:
@@ -158,7 +163,7 @@ def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tu
 
 
 def _check_headers(path: Path, file: Any, shapes: dict[str, list[int]]) -> None:
-    """Every tensor must have its shape, and a type that can be read."""
+    """Check that every tensor has its shape, and a type that we read."""
     for key, wanted in shapes.items():
         shape, dtype = file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()
         if shape != wanted:
@@ -167,20 +172,51 @@ def _check_headers(path: Path, file: Any, shapes: dict[str, list[int]]) -> None:
             raise PretrainedError(f"{path}: {key} has type {quoted(dtype)}; only F32, F16 and BF16 are read")
 
 
-def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
-    """Fill every parameter of `model`, a GPT2Model, from the checkpoint in `folder`; each keeps its dtype.
+def load(kind: Callable[[GPT2Config], nn.Module], folder: str | os.PathLike, config: GPT2Config) -> nn.Module:
+    """Build kind(config), a GPT2Model of any origin, with the weights of the checkpoint in `folder`, in eval mode.
 
-    The tensors go from the file into place one by one, so the memory needed is the model's and one tensor more.
+    Draws random numbers only where the model has parameters that a GPT-2 lacks, such as the course's `pooler_dense`:
+    these keep their initial values. Raises PretrainedError as `load_weights` does.
+    """
+    check_weights(folder, config)  # before memory is taken for a checkpoint that is not there
+    with without_init():
+        gpt = kind(config)
+    in_files = {name for entry in table(config) for name in entry.ours}
+    if not in_files.issuperset(name for name, _ in gpt.named_parameters()):
+        gpt = kind(config)  # once more, with initial values: no file fills the rest
+    load_weights(gpt, folder, config)
+    return gpt.eval()
+
+
+@contextlib.contextmanager
+def backbone_given(kind: type[nn.Module], gpt: nn.Module) -> Iterator[None]:
+    """Make kind.from_pretrained(...), whatever its arguments, return `gpt` inside the block.
+
+    A classifier written for the course loads "gpt2" itself, in its constructor. This hands it another backbone:
+
+        with backbone_given(GPT2Model, gpt):
+            model = GPT2SentimentClassifier(config)
+    """
+    with mock.patch.object(kind, "from_pretrained", lambda *args, **options: gpt):
+        yield
+
+
+def load_weights(model: nn.Module, folder: str | os.PathLike, config: GPT2Config) -> None:
+    """Fill the parameters of `model`, a GPT2Model of any origin, by their names; each keeps its dtype.
+
+    Needs memory for one tensor besides the model. Parameters that a GPT-2 does not have, such as the course's
+    `pooler_dense`, stay as they are.
 
     Raises:
-        PretrainedError: the files are damaged or hold another model; `model` may then be filled in part.
-        ValueError: `model` is no GPT-2: its parameters are not those of its config's table.
+        PretrainedError: the files are damaged or hold another model, or `model` lacks a parameter. Some parameters
+            may be filled already.
     """
-    tensors = check_weights(folder, model.config)
-    entries = table(model.config)
+    tensors = check_weights(folder, config)
+    entries = table(config)
     parameters = dict(model.named_parameters())
-    if strange := sorted(parameters.keys() ^ {name for entry in entries for name in entry.ours}):
-        raise ValueError(f"{type(model).__name__} does not have the parameters of a GPT-2: {some(strange)}")
+    if missing := [name for entry in entries for name in entry.ours if name not in parameters]:
+        raise PretrainedError(f"models/gpt2.py: {type(model).__name__} has no parameter {some(missing)}; "
+                              "the course's contract names them")
     with torch.no_grad():
         for entry in entries:
             _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
@@ -190,22 +226,23 @@ def load_weights(model: nn.Module, folder: str | os.PathLike) -> None:
 
 def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
     """Copy one tensor of a file into the parameters that it holds."""
-    # Opened anew for each tensor: the pages of a mapped file count as our memory until it is closed.
+    # Open the file again for each tensor: until it is closed, all pages read from it count as our memory.
     with opened(path) as file:
         tensor = file.get_tensor(key)
     tensor = tensor.T if entry.transposed else tensor
     for name, parameter, part in zip(entry.ours, parameters, tensor.chunk(len(parameters)), strict=True):
-        if parameter.shape != part.shape:  # copy_ would broadcast
-            raise ValueError(f"{name} has shape {list(parameter.shape)}; a GPT-2's is {list(part.shape)}")
+        if parameter.shape != part.shape:  # copy_ would broadcast silently
+            raise PretrainedError(f"models/gpt2.py: {name} has shape {list(parameter.shape)}; "
+                                  f"a GPT-2's is {list(part.shape)}")
         parameter.copy_(part)
         total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
-        if not math.isfinite(total):  # one NaN or infinity makes the sum one too
+        if not math.isfinite(total):  # one NaN or infinity makes the sum NaN or infinite
             raise PretrainedError(f"{path}: {key} holds a number that is not finite, or is not in "
                                   f"{parameter.dtype}: the file may be damaged, get it again")
 
 
 def _check_tied(embedding: Tensor, path: Path, key: str) -> None:
-    """A stored output layer must equal the token embedding, which this GPT-2 uses in its place."""
+    """Check that a stored output layer equals the token embedding, which this GPT-2 uses instead."""
     with opened(path) as file:
         tensor = file.get_tensor(key)
     if not torch.equal(tensor.to(embedding.dtype), embedding):
@@ -213,30 +250,32 @@ def _check_tied(embedding: Tensor, path: Path, key: str) -> None:
                               "of its own cannot be read")
 
 
-def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
-                    tokenizer_file: str | os.PathLike | None = None) -> None:
-    """Write `model`, a GPT2Model, so that `load_weights` and Hugging Face's AutoModelForCausalLM can read it.
+def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2Config | None = None,
+                    dtype: torch.dtype = torch.float32, tokenizer_file: str | os.PathLike | None = None) -> None:
+    """Write `model`, a GPT2Model, so that `load` and Hugging Face's AutoModelForCausalLM can read it.
 
-    Writes config.json and model.safetensors in `dtype`; with `tokenizer_file`, a tokenizer.json, also that
-    and the tokenizer_config.json that AutoTokenizer needs. Each file is replaced atomically. UserError where
-    the tokenizer cannot be read or a file cannot be written.
+    Writes config.json (for `config`, by default model.config), and model.safetensors in `dtype`. With
+    `tokenizer_file`, a tokenizer.json, also copies this file and writes the tokenizer_config.json that AutoTokenizer
+    needs. Each file is replaced atomically. UserError if the tokenizer cannot be read or a file cannot be written.
     """
-    folder = Path(folder)
-    end_of_text = _write_tokenizer(folder, Path(tokenizer_file), model.config) if tokenizer_file else None
+    folder, config = Path(folder), config or model.config
+    end_of_text = _write_tokenizer(folder, Path(tokenizer_file), config) if tokenizer_file else None
+
     ours = model.state_dict()
     tensors = {}
-    for entry in table(model.config):
+    for entry in table(config):
         tensor = torch.cat([ours[name] for name in entry.ours])
         tensor = tensor.T if entry.transposed else tensor
         tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()
-    _make_folder(folder)
+    make_folder(folder)
     with replacing(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+
     _write_json(folder / CONFIG, {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        **{theirs: getattr(model.config, name) for theirs, name in {**STATED, **OPTIONAL}.items()},
-        "embd_pdrop": model.config.hidden_dropout_prob,
+        **{theirs: getattr(config, name) for theirs, name in {**STATED, **OPTIONAL}.items()},
+        "embd_pdrop": config.hidden_dropout_prob,
         **{key: values[0] for key, values in ARITHMETIC.items() if values[0] is not None},
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
@@ -251,9 +290,9 @@ def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
                    if token["special"]]
         (end_of_text, number), = special
     except (KeyError, TypeError, ValueError) as error:
-        raise PretrainedError(f"{file} is no tokenizer.json with one special token, the end of text"
+        raise PretrainedError(f"{file} is not a tokenizer.json with one special token, the end of text"
                               ) from error
-    _make_folder(folder)
+    make_folder(folder)
     if file.resolve() != (folder / "tokenizer.json").resolve():
         write_atomic(folder / "tokenizer.json", file.read_bytes())
     _write_json(folder / "tokenizer_config.json", {
@@ -264,22 +303,6 @@ def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
         "unk_token": end_of_text,
     })
     return number
-
-
-def fingerprint(folder: str | os.PathLike) -> str:
-    """SHA-256 of the weights: of the one file, or of the lines `sha256sum` prints for several."""
-    files = sorted(set(find_tensors(Path(folder)).values()))
-    if len(files) == 1:
-        return sha256_file(files[0])
-    lines = "".join(f"{sha256_file(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PretrainedError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

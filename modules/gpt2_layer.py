@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.attention import CausalSelfAttention
-from modules.dropout import Dropout
 
 
 class GPT2Layer(nn.Module):
@@ -20,15 +19,15 @@ class GPT2Layer(nn.Module):
         self.attention_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
         self.self_attention = CausalSelfAttention(config)
         self.attention_dense = nn.Linear(C, C)
-        self.attention_dropout = Dropout(config.hidden_dropout_prob)
+        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
 
         self.out_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
         self.interm_dense = nn.Linear(C, config.intermediate_size)
         self.out_dense = nn.Linear(config.intermediate_size, C)
-        self.out_dropout = Dropout(config.hidden_dropout_prob)
+        self.out_dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """hidden_states [B, T, C], attention_mask [B, 1, 1, T] additive (or None) -> [B, T, C]."""
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """hidden_states [B, T, C], attention_mask [B, 1, 1, T] additive -> [B, T, C]."""
         x = hidden_states
         attended = self.self_attention(self.attention_layer_norm(x), attention_mask)
         x = x + self.attention_dropout(self.attention_dense(attended))

@@ -1,13 +1,14 @@
-"""Checks of CausalSelfAttention, against PyTorch's own multi-head attention."""
+"""Check CausalSelfAttention against PyTorch's own multi-head attention."""
 
 import copy
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import GPT2Config
 from sanity.checks import Result, compare, difference, randomise
 
 C, NH, T = 48, 4, 7
@@ -15,13 +16,14 @@ HIDDEN = torch.tensor(torch.finfo(torch.float32).min)
 
 
 def build(attention: type[nn.Module], heads: int = NH, dropout: float = 0.0) -> nn.Module:
-    """A small attention with random weights, in eval mode."""
-    config = SimpleNamespace(hidden_size=C, num_attention_heads=heads, attention_probs_dropout_prob=dropout)
+    """Return a small attention with random weights, in eval mode."""
+    config = GPT2Config(hidden_size=C, num_attention_heads=heads, attention_probs_dropout_prob=dropout,
+                        max_position_embeddings=32)
     return randomise(attention(config)).eval()
 
 
 def texts(rows: int = 3, length: int = T) -> tuple[Tensor, Tensor]:
-    """Random vectors [B, T, C] and a mask [B, 1, 1, T] with padding at the end and holes in between."""
+    """Return random vectors [B, T, C], and a mask [B, 1, 1, T] with padding and holes."""
     x = torch.randn(rows, length, C, generator=torch.Generator().manual_seed(1))
     padding = torch.zeros(rows, 1, 1, length, dtype=torch.bool)
     padding[0, ..., length // 2 + 1:] = True
@@ -31,18 +33,21 @@ def texts(rows: int = 3, length: int = T) -> tuple[Tensor, Tensor]:
 
 def answer(module: nn.Module, x: Tensor, mask: Tensor, *, visible: Tensor | None = None, scale: float = 1.0,
            order: tuple[str, str, str] = ("query", "key", "value"), heads: int = NH) -> Tensor:
-    """PyTorch's attention with the weights of `module`; the keywords change one thing each.
+    """Return the output of PyTorch's attention with the weights of `module`; each keyword makes one change.
 
-    visible: bool [T, T], who may look at whom. scale: what the scores are multiplied by, beyond 1 / sqrt(hs).
+    visible: bool [T, T], True where token i may look at token j. scale: another factor of the scores, besides
+    1 / sqrt(hs). order: the projections used as query, key and value. heads: number of heads.
     """
     length = x.shape[1]
     visible = torch.ones(length, length).tril().bool() if visible is None else visible
     mask = torch.where(visible, mask.to(x), -math.inf).expand(len(x), heads, -1, -1).flatten(0, 1)
+
     projections = [getattr(module, name) for name in order]
     weight = torch.cat([linear.weight for linear in projections])
     bias = torch.cat([linear.bias for linear in projections])
     factor = torch.cat([torch.full((C,), scale), torch.ones(2 * C)]).to(x)
-    rows = x.transpose(0, 1)  # this function wants [T, B, C]
+
+    rows = x.transpose(0, 1)  # the function below wants [T, B, C]
     mixed, _ = F.multi_head_attention_forward(
         rows, rows, rows, C, heads, weight * factor[:, None], bias * factor, None, None, False, 0.0,
         torch.eye(C).to(x), torch.zeros(C).to(x), training=False, need_weights=False, attn_mask=mask)
@@ -54,31 +59,44 @@ def known_answer(attention: type[nn.Module]) -> Result:
     """scores, scale, causal mask and heads: PyTorch's attention"""
     module, (x, _) = build(attention), texts()
     none, ones, hs = torch.zeros(len(x), 1, 1, T), torch.ones(T, T), C // NH
-    return compare(module(x, none), answer(module, x, none), {
-        "the scores are not divided by sqrt(head size)": answer(module, x, none, scale=hs ** 0.5),
-        "the scores are divided by the head size, not its root": answer(module, x, none, scale=hs ** -0.5),
-        "the scores are divided by sqrt(hidden size), not sqrt(head size)":
-            answer(module, x, none, scale=(hs / C) ** 0.5),
-        "query and key are swapped": answer(module, x, none, order=("key", "query", "value")),
-        "key and value are swapped": answer(module, x, none, order=("query", "value", "key")),
-        "there is no causal mask": answer(module, x, none, visible=ones.bool()),
-        "the causal mask lets each token see one token ahead":
-            answer(module, x, none, visible=ones.tril(1).bool()),
-        "the causal mask hides each token from itself": answer(module, x, none, visible=ones.tril(-1).bool()),
-        "the causal mask is transposed": answer(module, x, none, visible=ones.triu().bool()),
-        "the heads are not split: one large head": answer(module, x, none, heads=1),
-    })
+    return compare(module(x, none), answer(module, x, none), [
+        ("the scores are not divided by sqrt(head size)", answer(module, x, none, scale=hs ** 0.5)),
+        ("the scores are divided by the head size, not its root", answer(module, x, none, scale=hs ** -0.5)),
+        ("the scores are divided by sqrt(hidden size), not sqrt(head size)",
+         answer(module, x, none, scale=(hs / C) ** 0.5)),
+        ("query and key are swapped", answer(module, x, none, order=("key", "query", "value"))),
+        ("key and value are swapped", answer(module, x, none, order=("query", "value", "key"))),
+        ("there is no causal mask", answer(module, x, none, visible=ones.bool())),
+        ("the causal mask lets each token see one token ahead",
+         answer(module, x, none, visible=ones.tril(1).bool())),
+        ("the causal mask hides each token from itself", answer(module, x, none, visible=ones.tril(-1).bool())),
+        ("the causal mask is transposed", answer(module, x, none, visible=ones.triu().bool())),
+        ("the heads are not split: one large head", answer(module, x, none, heads=1)),
+        *((f"the heads are {what} by a view, which mixes tokens and heads: view as [B, T, nh, hs], then transpose",
+           mixed_heads(module, x, "split" in what, "merged" in what))
+          for what in ("split and merged", "split", "merged")),
+    ])
+
+
+def mixed_heads(module: nn.Module, x: Tensor, split: bool, merge: bool) -> Tensor:
+    """Return what attention gives if heads are split, or merged, by `view` alone."""
+    def heads(y: Tensor) -> Tensor:
+        return y.view(len(x), NH, T, C // NH) if split else y.view(len(x), T, NH, C // NH).transpose(1, 2)
+
+    query, key, value = (heads(part(x)) for part in (module.query, module.key, module.value))
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return mixed.reshape(x.shape) if merge else mixed.transpose(1, 2).reshape(x.shape)
 
 
 @torch.no_grad()
 def padding(attention: type[nn.Module]) -> Result:
     """padding, at the end and in holes, is not looked at"""
     module, (x, mask) = build(attention), texts()
-    return compare(module(x, mask), answer(module, x, mask), {
-        "attention_mask is ignored": answer(module, x, torch.zeros_like(mask)),
-        "attention_mask is inverted": answer(module, x, torch.where(mask == 0, HIDDEN, 0.0)),
-        "attention_mask is too weak": answer(module, x, mask.clamp(min=-1.0)),
-    })
+    return compare(module(x, mask), answer(module, x, mask), [
+        ("attention_mask is ignored: add it to the scores", answer(module, x, torch.zeros_like(mask))),
+        ("attention_mask is inverted", answer(module, x, torch.where(mask == 0, HIDDEN, 0.0))),
+        ("attention_mask is too weak", answer(module, x, mask.clamp(min=-1.0))),
+    ])
 
 
 @torch.no_grad()
@@ -86,11 +104,12 @@ def causality(attention: type[nn.Module]) -> Result:
     """changing a token changes it and later ones, none before it"""
     module, (x, _) = build(attention), texts(rows=1)
     mask = torch.zeros(1, 1, 1, T)
-    before, change = module(x, mask), torch.zeros(T, T)  # change[i, j]: of output i, when token j changes
+    before, change = module(x, mask), torch.zeros(T, T)  # change[i, j]: how much output i changes with token j
     for j in range(T):
         changed = x.clone()
         changed[:, j] += 1.0
         change[:, j] = (module(changed, mask) - before).abs().amax(dim=(0, 2))
+
     sees, ones = change > 1e-6, torch.ones(T, T)
     leak = change.triu(1).max().item()
     patterns = {"there is no causal mask": ones, "each token sees one token ahead": ones.tril(1),
@@ -106,7 +125,8 @@ def shapes(attention: type[nn.Module]) -> Result:
     """other lengths, batch sizes and numbers of heads"""
     worst = Result(0.0)
     for rows, length, heads in ((1, 1, 1), (2, 2, 3), (1, 13, 16)):
-        module, (x, mask) = build(attention, heads), texts(rows, length)
+        module, (x, _) = build(attention, heads), texts(rows, length)
+        mask = torch.zeros(rows, 1, 1, length)
         result = compare(module(x, mask), answer(module, x, mask, heads=heads))
         if not result.passed:
             where = f"B={rows}, T={length}, heads={heads}"
@@ -121,20 +141,43 @@ def dropout(attention: type[nn.Module]) -> Result:
     module, (x, mask) = build(attention, dropout=1.0), texts()
     kept = module(x, mask)
     dropped = module.train()(x, mask)
+    before = "dropout is applied to the scores, before the softmax; it belongs on the weights after it"
     if dropped.isnan().any():
-        return Result(math.inf, mistake="dropout is applied to the masked scores, before the softmax: 0 * -inf")
-    result = compare(dropped, torch.zeros_like(x), {
-        "there is no dropout, or not in training": kept,
-        "dropout is applied to the scores, before the softmax": answer(module, x, mask, scale=0.0),
-    })
+        return Result(math.inf, mistake=before)
+
+    # Scores that are all dropped weigh alike: the visible ones, or all if the masks were added before dropout.
+    everything = answer(module, x, torch.zeros_like(mask), visible=torch.ones(T, T).bool(), scale=0.0)
+    result = compare(dropped, torch.zeros_like(x), [
+        ("there is no dropout, or not in training", kept),
+        (before, answer(module, x, mask, scale=0.0)),
+        (before, answer(module, x, torch.zeros_like(mask), scale=0.0)),
+        (before, everything),
+    ])
     if not result.passed:
-        return result
-    # The first token sees only itself: one weight for each head, dropped or doubled with all its channels.
+        return replace(result, mistake=FIXED) if fixed_probability(attention) else result
+
+    # The first token sees only itself, so each head has one weight: all its channels are dropped or doubled together.
     module.dropout.p = 0.5
     first, whole = (y[:, 0].unflatten(-1, (NH, -1)) for y in (module(x, mask), kept))
     want = torch.where((first == 0).all(dim=-1, keepdim=True), 0.0, 2 * whole)
     return Result(difference(first, want), mistake="dropout is applied to single numbers, of the values or of the "
                                                    "result; it belongs on the weights after the softmax")
+
+
+FIXED = "dropout has a probability of its own: take config.attention_probs_dropout_prob"
+
+
+def fixed_probability(attention: type[nn.Module]) -> bool:
+    """Whether something is dropped in training though the config says 0."""
+    module, (x, mask) = build(attention, dropout=0.0), texts()
+    want = module(x, mask)
+    return difference(module.train()(x, mask), want) > 1e-5
+
+
+@torch.no_grad()
+def dropout_probability(attention: type[nn.Module]) -> Result:
+    """attention_probs_dropout_prob of 0: nothing is dropped"""
+    return Result(math.inf if fixed_probability(attention) else 0.0, mistake=FIXED)
 
 
 @torch.no_grad()
@@ -161,9 +204,10 @@ def large_scores(attention: type[nn.Module]) -> Result:
 @torch.no_grad()
 def any_device_and_type(attention: type[nn.Module]) -> Result:
     """float64 stays float64; no device is fixed"""
-    module, (x, mask) = build(attention), texts()
+    module, (x, _) = build(attention), texts()
+    mask = torch.zeros(len(x), 1, 1, T)
     module(x, mask)
-    meta = torch.device("meta")  # computes shapes only; like a GPU, it refuses tensors of the CPU
+    meta = torch.device("meta")  # computes only shapes; like a GPU, it refuses tensors of the CPU
     try:
         copy.deepcopy(module).to(meta)(x.to(meta), mask.to(meta))
     except RuntimeError as error:
@@ -177,7 +221,8 @@ def any_device_and_type(attention: type[nn.Module]) -> Result:
 
 def gradients(attention: type[nn.Module]) -> Result:
     """gradients reach the query, key and value weights"""
-    module, (x, mask) = build(attention), texts()
+    module, (x, _) = build(attention), texts()
+    mask = torch.zeros(len(x), 1, 1, T)
     names = [f"{name}.weight" for name in ("query", "key", "value")]
     weights = [module.get_parameter(name) for name in names]
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
@@ -185,9 +230,9 @@ def gradients(attention: type[nn.Module]) -> Result:
     got = torch.autograd.grad((module(x, mask) * direction).sum(), weights, allow_unused=True)
     if missing := [name for name, gradient in zip(names, got, strict=True) if gradient is None]:
         return Result(math.inf, mistake=f"no gradient reaches {', '.join(missing)}: detached?")
-    size = torch.stack(want).abs().max()  # relative: sums over all tokens are larger than one output
+    size = torch.stack(want).abs().max()  # a gradient is a sum over all tokens, so the comparison is relative
     return compare(torch.stack(got) / size, torch.stack(want) / size)
 
 
-CHECKS = [known_answer, padding, causality, shapes, dropout, repeatable, large_scores, any_device_and_type,
-          gradients]
+CHECKS = [known_answer, padding, causality, shapes, dropout, dropout_probability, repeatable, large_scores,
+          any_device_and_type, gradients]

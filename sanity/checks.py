@@ -1,56 +1,67 @@
-"""What a check measures, and how a list of checks is run and shown."""
+"""Run checks and show their results."""
 
 import math
+import textwrap
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = 1e-5  # float32 noise is around 1e-6 here, and every known mistake makes a difference of 1e-4 or more
+TOLERANCE = 1e-5  # float32 rounding is about 1e-6 here; every known mistake differs by 1e-4 or more
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one check measured."""
+    """The result of one check."""
 
     difference: float
-    "The largest difference from what was expected; infinite where the two cannot be compared."
+    "The largest difference from the known answer; infinite if the two cannot be compared."
     tolerance: float = TOLERANCE
     "The largest difference that passes."
     mistake: str = ""
-    "Where the check fails: the likely reason."
+    "The likely reason, if the check fails."
+    note: str = ""
+    "What to know, if the check passes."
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.tolerance
 
 
 def difference(got: Tensor, want: Tensor) -> float:
-    """The largest absolute difference; infinite for another shape, NaN, or something that is no tensor."""
+    """Return the largest absolute difference; infinite for another shape, for NaN, or if `got` is not a tensor."""
     if not isinstance(got, Tensor) or got.shape != want.shape:
         return math.inf
     largest = (got - want).abs().max().item() if want.numel() else 0.0
     return math.inf if math.isnan(largest) else largest
 
 
-def compare(got: Tensor, want: Tensor, mistakes: dict[str, Tensor] | None = None) -> Result:
-    """Hold `got` to the known answer; where it fails, look for it among the answers that known mistakes give."""
+def compare(got: Tensor, want: Tensor,
+            mistakes: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()) -> Result:
+    """Compare `got` with the known answer `want`; if they differ, look for a known mistake that gives `got`.
+
+    mistakes: what a mistake gives, by its name; or pairs of both, where one mistake can be made in several ways.
+    """
     distance = difference(got, want)
+    if isinstance(got, Tensor) and want.numel():  # relative where numbers are large: so is their rounding
+        distance /= max(1.0, want.abs().max().item())
     if distance <= TOLERANCE:
         return Result(distance)
     if not isinstance(got, Tensor):
         return Result(distance, mistake=f"the result is a {type(got).__name__}, not a tensor")
     if got.shape != want.shape:
         return Result(distance, mistake=f"the shape is {list(got.shape)}, not {list(want.shape)}")
-    for mistake, answer in (mistakes or {}).items():
-        # Much nearer to the mistake's answer than to the right one; exactly there it need not be, as mistakes
-        # can amplify rounding.
+
+    for mistake, answer in mistakes.items() if isinstance(mistakes, Mapping) else mistakes:
+        # Much nearer to the mistake's answer than to the right one. Mistakes can amplify rounding, so not equal to it.
         if difference(got.nan_to_num(), answer.nan_to_num()) <= max(TOLERANCE, 1e-3 * min(distance, 1.0)):
             return Result(distance, mistake=mistake)
+
     if got.isnan().any():
         return Result(distance, mistake="some numbers are NaN: a softmax over nothing but -inf?")
     index = (got - want).abs().argmax().item()
@@ -60,7 +71,7 @@ def compare(got: Tensor, want: Tensor, mistakes: dict[str, Tensor] | None = None
 
 
 def randomise(module: torch.nn.Module, scale: float = 0.3, seed: int = 0) -> torch.nn.Module:
-    """Give every parameter random values, LayerNorm gains and biases too: gains of 1 would hide mistakes."""
+    """Give every parameter random values, in LayerNorm too: gains of 1 would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -68,29 +79,38 @@ def randomise(module: torch.nn.Module, scale: float = 0.3, seed: int = 0) -> tor
     return module
 
 
-def run(component: str, checks: Iterable[Callable[..., Result]], *arguments: object) -> list[Result]:
-    """Run checks and print a line for each: its docstring is its name. A failed one says what is likely wrong."""
+def run(component: str, checks: Iterable[Callable[..., Result]], *arguments: object,
+        first_decides: bool = False) -> list[Result]:
+    """Run checks; print a line for each (its docstring is its name), and the likely mistake if it fails.
+
+    first_decides: if the first check fails, the others cannot tell what is wrong, and do not try to.
+    """
     print(f"\n{component}")
-    results = []
+    results: list[Result] = []
     for check in checks:
         try:
             result = check(*arguments)
             status = "ok" if result.passed else "FAIL"
         except NotImplementedError as error:
             status, result = "TODO", Result(math.inf, mistake=f"not implemented yet: {_place(error)}")
-        except Exception as error:  # the code under test may raise anything; the other checks go on
+        except Exception as error:  # the code under test may raise anything; the other checks must go on
             status = "FAIL"
             result = Result(math.inf, mistake=f"{type(error).__name__}: {error} ({_place(error)})")
+        if status == "FAIL" and first_decides and results and not results[0].passed:
+            result = replace(result, mistake="mend the first check of this part, then look here again")
+
         name = (check.__doc__ or check.__name__).partition("\n")[0].rstrip(".")
-        print(f"  {status:4}  {name:64}  difference {result.difference:.1e}, tolerance {result.tolerance:.0e}")
-        if not result.passed:
-            print(f"        {result.mistake}")
+        print(f"  {status:4}  {result.difference:<7.1e}  {name}")
+        for line in textwrap.wrap(result.note if result.passed else result.mistake, 79 - 8):
+            print(f"        {line}")
         results.append(result)
     return results
 
 
 def _place(error: BaseException) -> str:
-    """file:line of the innermost line of the repository that an error went through."""
+    """Return file:line of the last line of this repository that ran before the error."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
               if ROOT in Path(frame.filename).parents and ROOT / ".venv" not in Path(frame.filename).parents]
+    if not frames:
+        return "in a library"
     return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}"

@@ -1,4 +1,4 @@
-"""Checks of GPT2SentimentClassifier: what it makes of GPT-2's output, and what it leaves frozen."""
+"""Check GPT2SentimentClassifier: how it uses GPT-2's output, and which parameters it trains."""
 
 import math
 from types import SimpleNamespace
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.gpt2 import GPT2Model
+from models.pretrained import backbone_given
 from sanity.checks import Result, compare, difference, randomise
 
 C, LABELS = 24, 5
@@ -14,8 +16,8 @@ IDS = torch.arange(12).view(3, 4)
 MASK = torch.ones_like(IDS)
 
 
-class StandIn(nn.Module):
-    """In place of GPT-2: its outputs are far apart, so that the wrong one cannot be taken for the right one."""
+class StubGPT2(nn.Module):
+    """Replaces GPT-2. Its outputs are far apart, so that a check can tell which one the head reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,8 +30,10 @@ class StandIn(nn.Module):
 
 
 def build(classifier: type[nn.Module], mode: str, labels: int = LABELS, dropout: float = 0.0) -> nn.Module:
+    """Return a classifier on a StubGPT2, with random weights, in eval mode."""
     config = SimpleNamespace(num_labels=labels, hidden_size=C, hidden_dropout_prob=dropout, fine_tune_mode=mode)
-    return randomise(classifier(config, gpt=StandIn())).eval()
+    with backbone_given(GPT2Model, StubGPT2()):
+        return randomise(classifier(config)).eval()
 
 
 @torch.no_grad()
@@ -43,10 +47,13 @@ def logits(classifier: type[nn.Module]) -> Result:
         normalised = min(difference(got, F.softmax(got, dim=-1)), difference(got, F.log_softmax(got, dim=-1)))
         if normalised < 1e-5 or difference(got.sum(dim=-1), torch.ones(3)) < 1e-5:
             return Result(math.inf, mistake="these are probabilities; cross_entropy wants logits, not normalised")
-    again = model(IDS, MASK)
+
+    if difference(model(IDS, MASK), got) > 0:
+        return Result(math.inf, mistake="two calls in eval mode differ: something random is active")
     other = IDS.clone()
-    other[:, [0, 2, 3]] = 0  # the stand-in's last_token is at position 1
-    return max(compare(again, got, {}), compare(model(other, MASK), got, {}), key=lambda r: r.difference)
+    other[:, [0, 2, 3]] = 0  # the stub's last_token is at position 1
+    return Result(difference(model(other, MASK), got), mistake=(
+        "the head reads other tokens' vectors: its input is last_token, not last_hidden_state"))
 
 
 @torch.no_grad()
@@ -55,32 +62,44 @@ def dropout(classifier: type[nn.Module]) -> Result:
     model = build(classifier, "last-linear-layer", dropout=1.0).train()
     bias = [p for p in model.parameters() if p.shape == (LABELS,)][-1]
     want = bias.expand(3, LABELS)
-    return compare(model(IDS, MASK), want, {
-        "dropout is applied to the logits; it belongs before the linear layer": torch.zeros(3, LABELS),
-        "hidden_dropout_prob is not used": model.eval()(IDS, MASK),
-    })
+    got = model(IDS, MASK)
+
+    # With the config's probability at 0, and GPT-2's, nothing may be dropped.
+    fixed = build(classifier, "last-linear-layer", dropout=0.0)
+    for module in fixed.modules():
+        if isinstance(module, StubGPT2):
+            module.dropout.p = 0.0
+    if difference(fixed.train()(IDS, MASK), fixed.eval()(IDS, MASK)) > 0:
+        return Result(math.inf, mistake="dropout has a probability of its own: take config.hidden_dropout_prob")
+    return compare(got, want, [
+        ("dropout is applied to the logits; it belongs before the linear layer", torch.zeros(3, LABELS)),
+        ("hidden_dropout_prob is not used", model.eval()(IDS, MASK)),
+    ])
 
 
 def frozen(classifier: type[nn.Module]) -> Result:
-    """last-linear-layer: a step, weight decay too, moves only the head"""
+    """last-linear-layer: a step moves the head and nothing else"""
     model = build(classifier, "last-linear-layer")
-    moved = _moved_by_a_step(model)
-    backbone = max(value for name, value in moved.items() if name.startswith("gpt."))
-    head = min(value for name, value in moved.items() if not name.startswith("gpt."))
-    if head == 0.0:
+    own = {id(p) for module in model.modules() if isinstance(module, StubGPT2) for p in module.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in own}
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         return Result(math.inf, mistake="the head is frozen too: freeze the parameters of self.gpt only")
-    return Result(backbone, 0.0, "GPT-2 is trained: set requires_grad to False on its parameters")
+    moved = moved_by_a_step(model)
+    if min(distance for name, distance in moved.items() if name not in names) == 0.0:
+        return Result(math.inf, mistake="a part of the head is frozen too: freeze the parameters of self.gpt only")
+    return Result(max(moved[name] for name in names), 0.0,
+                  "GPT-2 is trained: set requires_grad to False on its parameters")
 
 
 def trained(classifier: type[nn.Module]) -> Result:
     """full-model: a step moves every parameter"""
-    moved = _moved_by_a_step(build(classifier, "full-model"))
+    moved = moved_by_a_step(build(classifier, "full-model"))
     still = [name for name, value in moved.items() if value == 0.0]
     return Result(math.inf if still else 0.0, 0.0, f"not trained: {', '.join(still)}; no_grad, or frozen?")
 
 
-def _moved_by_a_step(model: nn.Module) -> dict[str, float]:
-    """How far one step of gradient descent with weight decay moves each parameter."""
+def moved_by_a_step(model: nn.Module) -> dict[str, float]:
+    """Do one step of gradient descent with weight decay; return how far each parameter moves."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     F.cross_entropy(model.train()(IDS, MASK), torch.tensor([0, 1, 2])).backward()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What looks odd about predictions that are formally right. It is told and blocks nothing."""
+"""Advice on correct prediction files that look odd. Advice does not block a submission."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,20 @@ BANDS: dict[str, tuple[float, float]] = {
     "last-linear-layer-cfimdb": (0.83, 0.89),
     "full-model-cfimdb": (0.96, 0.98),
 }
-"Dev accuracies of a dozen published solutions with GPT-2 (124M). Other backbones land elsewhere."
+"Lowest and highest dev accuracy of a dozen published solutions with GPT-2 (124M). Other backbones differ."
 
 SLACK = 0.02
-"About one standard error of a dev accuracy, added to both ends of a band."
+"Added to both ends of a band: about one standard error of a dev accuracy."
 
 
 def advise(
     labels: Mapping[tuple[str, str], Mapping[str, int]], data: Mapping[tuple[str, str], list[Example]],
 ) -> Iterator[Finding]:
-    """Advice on predictions (part name, split) -> id -> label that answer all of `data` (same keys)."""
+    """Yield advice on predictions.
+
+    labels: (part name, split) -> id -> predicted label. data: (part name, split) -> the examples, all of which have a
+    prediction.
+    """
     accuracy: dict[str, float] = {}
     for (name, split), predicted in labels.items():
         part, file = PARTS[name], PARTS[name].predictions(split)
@@ -34,12 +38,14 @@ def advise(
             right = sum(predicted[example.id] == example.label for example in data[name, split])
             accuracy[name] = right / len(data[name, split])
             yield from _odd_accuracy(file, accuracy[name], *BANDS[name])
+
     for part in PARTS.values():
         if part.mode == "full-model":
             yield from _compare_modes(part.task_name, labels, accuracy)
 
 
 def _odd_accuracy(file: str, accuracy: float, low: float, high: float) -> Iterator[Finding]:
+    """Compare a dev accuracy with the usual ones."""
     usual = f"with GPT-2 (124M) {low:.2f} to {high:.2f} is usual"
     if accuracy == 1.0:
         yield Finding(file, "every dev row is right: were these rows trained on?")
@@ -51,7 +57,7 @@ def _odd_accuracy(file: str, accuracy: float, low: float, high: float) -> Iterat
 
 def _compare_modes(task: str, labels: Mapping[tuple[str, str], Mapping[str, int]],
                    accuracy: Mapping[str, float]) -> Iterator[Finding]:
-    """Full-model fine-tuning is expected to beat the last linear layer, and not to repeat it."""
+    """Compare full-model fine-tuning with the last linear layer: it should be better, and not a copy."""
     frozen, full = (f"{mode}-{task}" for mode in MODES)
     for split in SPLITS:
         if (full, split) in labels and labels[full, split] == labels.get((frozen, split)):

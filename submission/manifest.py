@@ -1,4 +1,4 @@
-"""The one list of what a course submission holds. prepare_submit packs by it, the grader unpacks by it."""
+"""The list of what a course submission holds: prepare_submit.py packs these files, a grader unpacks them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from data.tasks import TASKS, Task
 
 PYTHON = (3, 10)
-"The oldest Python whose grammar the sources must parse under."
+"The sources must parse under the grammar of this Python."
 
 SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "optimizer.py": {"AdamW": ("step",)},
@@ -17,16 +17,16 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "classifier.py": {"GPT2SentimentClassifier": ("forward",)},
 }
-"Required: source file -> the classes it must define, each with the methods it must have."
+"Required source files: file -> class that it must define -> methods that the class must have."
 
 OPTIONAL = ("NOTES.md", "report.pdf")
-"Packed where they exist: what the author wants the reader to know."
+"Packed if they exist: the author's words to the reader."
 
 KILOBYTE, MEGABYTE = 1000, 1000 ** 2
 SOURCE_LIMIT = 500 * KILOBYTE
 PREDICTIONS_LIMIT = 2 * MEGABYTE
 OPTIONAL_LIMIT = 10 * MEGABYTE
-"Bytes a file may have. The largest prediction file of the course, SST's test, has 66 kB."
+"Largest size of a file, in bytes. The largest prediction file of the course, SST's test, has 66 kB."
 
 MODES = ("last-linear-layer", "full-model")
 COURSE_TASKS = ("sst", "cfimdb")
@@ -48,17 +48,12 @@ class Part:
     def task(self) -> Task:
         return TASKS[self.task_name]
 
-    @property
-    def command(self) -> str:
-        """What makes the prediction files."""
-        return f"./setup.sh classifier.py --data {self.task_name} --fine-tune-mode {self.mode}"
-
     def predictions(self, split: str) -> str:
-        """The path of a prediction file in the repository."""
+        """Return the path of a prediction file in the repository."""
         return f"predictions/{self.name}-{split}-out.csv"
 
     def data(self, split: str) -> str:
-        """The path, in the repository, of the data file that it answers."""
+        """Return the path, in the repository, of the data file that the predictions answer."""
         return f"data/{self.task.path(split).name}"
 
 
@@ -69,13 +64,13 @@ PARTS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to say about a file: a problem that forbids the submission, or advice."""
+    """A remark about a file: a problem that forbids the submission, or advice."""
 
     file: str
     message: str
     line: int | None = None
     fix: str | None = None
-    "The command that mends it."
+    "A command that mends it."
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"

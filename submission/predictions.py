@@ -1,4 +1,4 @@
-"""Prediction files: their form, byte for byte, and whether they answer every row of their data file."""
+"""Check prediction files: their form, byte for byte, and that they answer every row of their data file."""
 
 import itertools
 import re
@@ -15,12 +15,12 @@ HEADER = "id \t Predicted_Sentiment "
 ROW = re.compile(r"(?P<id>[^,]+), (?P<label>.+) ")
 DOWNLOAD = "./setup.sh -m data.download"
 SHOWN = 5
-"Problems of one file that are told one by one; the rest is counted."
+"Number of problems shown for one file; the others are only counted."
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A prediction file that was read, as far as it could be."""
+    """The content of a prediction file, as far as it could be read."""
 
     labels: dict[str, int]
     "id -> label"
@@ -28,10 +28,10 @@ class Predictions:
 
 
 def read_data(root: Path, part: Part, split: str) -> list[Example] | Finding:
-    """The rows of a data file that are to be answered, or why they cannot be had."""
+    """Return the rows of the data file that the predictions answer, or a Finding if it cannot be read."""
     file = part.data(split)
     if not (root / file).exists():
-        return Finding(file, "missing, so that the ids cannot be checked", fix=DOWNLOAD)
+        return Finding(file, "missing, so the ids cannot be checked", fix=DOWNLOAD)
     try:
         return read_examples(root / file, labelled=split == "dev", num_labels=part.task.num_labels,
                              rules=Rules())
@@ -40,7 +40,7 @@ def read_data(root: Path, part: Part, split: str) -> list[Example] | Finding:
 
 
 def check_predictions(file: str, content: bytes, data: list[Example] | None, num_labels: int) -> Predictions:
-    """Hold a prediction file to its form and, in any order, to the rows of `data` (None: unknown)."""
+    """Check the form of a prediction file, and that it answers the rows of `data` (None: unknown) in any order."""
     text, problems = _decode(content)
     *lines, rest = text.split("\n")
     if rest:
@@ -48,8 +48,9 @@ def check_predictions(file: str, content: bytes, data: list[Example] | None, num
         problems.append((len(lines), "the last line does not end: was the file cut short?"))
     if not lines or lines[0] != HEADER:
         problems.append((1, f"the first line must be {HEADER!r}, is {quoted(lines[0] if lines else '')}"))
+
     labels: dict[str, int] = {}
-    allowed = {str(label): label for label in range(num_labels)}  # so no 01, no 1.0, no digits but ASCII's
+    allowed = {str(label): label for label in range(num_labels)}  # not 01, 1.0 or other digits than ASCII's
     for number, line in enumerate(lines[1:], start=2):
         row = ROW.fullmatch(line)
         if not row:
@@ -58,9 +59,10 @@ def check_predictions(file: str, content: bytes, data: list[Example] | None, num
             problems.append((number, f"the label must be 0 to {num_labels - 1}, is {quoted(row['label'])}"))
         elif row["id"] in labels:
             problems.append((number, f"the id {quoted(row['id'])} is there twice"))
-        # A faulty row still names the example it means, so that it is not told as missing too.
+        # A wrong row still names its example, which is therefore not reported as missing.
         if id := row["id"] if row else re.split("[,\t]", line)[0].strip():
             labels.setdefault(id, allowed.get(row["label"], 0) if row else 0)
+
     findings = [Finding(file, message, line) for line, message in problems[:SHOWN]]
     if len(problems) > SHOWN:
         findings.append(Finding(file, f"... and {len(problems) - SHOWN} more such lines"))
@@ -70,7 +72,7 @@ def check_predictions(file: str, content: bytes, data: list[Example] | None, num
 
 
 def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
-    """The text, and what is wrong about its bytes: told once and undone, so that the rest can be checked."""
+    """Return the text, and the problems of its bytes; they are repaired, so that the rest can be checked."""
     problems = []
     if content.startswith(b"\xef\xbb\xbf"):
         problems.append((1, "starts with a byte order mark: write it as plain UTF-8"))
@@ -86,7 +88,7 @@ def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
 
 
 def _compare_ids(file: str, found: Iterable[str], wanted: list[str]) -> Iterator[Finding]:
-    """The ids that the data has and the file lacks, and the other way round."""
+    """Report ids of the data that the file lacks, and ids of the file that the data lacks."""
     missing, unknown = dict.fromkeys(wanted), dict.fromkeys(found)
     for id in missing.keys() & unknown.keys():
         del missing[id], unknown[id]

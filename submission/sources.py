@@ -1,4 +1,4 @@
-"""What can be said of a source file without running it: that it parses, and that nothing is left undone."""
+"""Check a source file without running it: it must parse, and be finished."""
 
 import ast
 import itertools
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 from submission.manifest import PYTHON, Finding
 
-# Credentials that were pasted into code, by the form that each service gives them.
+# Access tokens and keys, by the form that each service gives them.
 SECRET = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|AKIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{32,})\b"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-# How a hole is marked: a comment above its `raise NotImplementedError`.
+# A comment above a `raise NotImplementedError` that marks it as a hole: code that is to be written.
 MARKER = re.compile(r"#.*\b(?:TODO|YOUR CODE|SOLUTION)\b", re.IGNORECASE)
 
 
 def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]]) -> list[Finding]:
-    """The problems of one source file; `classes`: what it must define, as in the manifest."""
+    """Return the problems of one source file. classes: what it must define, as in the manifest."""
     try:
         text = content.decode("utf-8-sig")
         with warnings.catch_warnings():
@@ -28,9 +28,10 @@ def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]])
         return [Finding(file, "not UTF-8")]
     except SyntaxError as error:
         return [Finding(file, f"not valid Python {'.'.join(map(str, PYTHON))}: {error.msg}", error.lineno)]
-    except (ValueError, RecursionError, MemoryError) as error:  # a NUL; brackets nested beyond measure
+    except (ValueError, RecursionError, MemoryError) as error:  # a NUL; brackets nested too deep
         return [Finding(file, f"cannot be parsed: {error or type(error).__name__}")]
-    lines = re.split("\r\n|\r|\n", text)  # as Python counts them; str.splitlines() knows more line ends
+
+    lines = re.split("\r\n|\r|\n", text)  # as Python counts lines; str.splitlines() knows more line ends
     return [
         *missing_definitions(file, tree, classes),
         *(Finding(file, f"not done: {name} still raises NotImplementedError", line)
@@ -43,7 +44,7 @@ def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]])
 def missing_definitions(
     file: str, tree: ast.Module, classes: dict[str, tuple[str, ...]],
 ) -> Iterator[Finding]:
-    """Classes and methods that the contract names and the file lacks, or has with nothing inside."""
+    """Report classes and methods of `classes` that the file lacks, and empty methods."""
     defined = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     for name, methods in classes.items():
         if name not in defined:
@@ -58,10 +59,10 @@ def missing_definitions(
 
 
 def holes(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, int]]:
-    """(function, line) of every `raise NotImplementedError` that stands for code to be written.
+    """Yield (function, line) of every hole: a `raise NotImplementedError` that stands for code to be written.
 
-    It does when a call can reach it and either no condition guards it or a comment above it marks it as a
-    hole. So a leftover raise behind a `return`, or a refusal such as `if x.is_sparse: raise ...`, is none.
+    A raise is a hole if a call can reach it, and either no condition guards it or a comment above it marks it. So a
+    raise behind a `return`, or a refusal such as `if x.is_sparse: raise ...`, is not a hole.
     """
     for name, statement, guarded in _reachable_raises(tree.body, "", guarded=False):
         raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
@@ -73,7 +74,7 @@ def holes(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, int]]:
 def _reachable_raises(
     block: list[ast.stmt], name: str, guarded: bool,
 ) -> Iterator[tuple[str, ast.Raise, bool]]:
-    """(function, raise, whether a condition guards it) in the order of the block, up to where it is left."""
+    """Yield (function, raise, whether a condition guards it) for a block, in order, until the block is left."""
     for statement in block:
         if isinstance(statement, ast.Raise):
             yield name, statement, guarded
@@ -88,7 +89,7 @@ def _reachable_raises(
 
 
 def _blocks(statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], bool]]:
-    """The blocks inside a compound statement, each with whether it only runs on a condition."""
+    """Yield the blocks inside a compound statement, each with whether a condition guards it."""
     for field in ("body", "orelse", "finalbody"):
         yield getattr(statement, field, []), isinstance(statement, ast.If)
     for branch in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
@@ -96,7 +97,7 @@ def _blocks(statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], bool]]:
 
 
 def _leaves(statement: ast.stmt) -> bool:
-    """Whether nothing after this statement, in its block, can run. Doubtful cases count as no."""
+    """Return whether the rest of the block after this statement can never run; in doubt, False."""
     if isinstance(statement, ast.If):
         return any(map(_leaves, statement.body)) and any(map(_leaves, statement.orelse))
     if isinstance(statement, ast.With):
@@ -105,12 +106,12 @@ def _leaves(statement: ast.stmt) -> bool:
 
 
 def _is_marked(line: int, lines: list[str]) -> bool:
-    """Whether the comments right above line number `line`, or at its end, hold a hole's marker."""
+    """Return whether a comment right above line number `line`, or at its end, marks a hole."""
     above = itertools.takewhile(lambda text: text.strip()[:1] in ("", "#"), reversed(lines[:line - 1]))
     return any(MARKER.search(text) for text in [lines[line - 1], *above])
 
 
 def _says_nothing(statement: ast.stmt) -> bool:
-    """A docstring, `...` or `pass`."""
+    """Return whether a statement is a docstring, `...` or `pass`."""
     constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     return constant or isinstance(statement, ast.Pass)

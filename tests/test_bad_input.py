@@ -1,7 +1,7 @@
 """Bad input of every kind, as one table: clear lines on standard error, exit status 2, the disk as it was.
 
 The rooms' own tests go further into detail: tests/data/test_reader.py (files), tests/models/test_pretrained.py (model
-folders), tests/training/test_checkpoint.py and test_session.py (checkpoints), tests/test_prepare_submit.py.
+folders), tests/training/runs/test_checkpoint.py and test_session.py (checkpoints), tests/test_prepare_submit.py.
 """
 
 import gzip
@@ -19,17 +19,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import classifier
 import prepare_submit
-import pretrain
 import sanity_check
+from classifier import GPT2SentimentClassifier
 from common import cli
 from data import download
-from tests.test_classifier import folder  # noqa: F401 (a fixture)
+from finetuning import run as finetuning_run
+from finetuning import settings as finetuning_settings
+from pretraining import run as pretraining_run
+from pretraining import settings as pretraining_settings
+from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)
 from tests.test_prepare_submit import SST_DEV, Tree
-from tests.training.test_checkpoint import reseal
-from tests.training.test_session import into
-from training.run_folder import RunFolder
+from tests.training.runs.test_checkpoint import reseal
+from tests.training.runs.test_session import into
+from training.runs.run_folder import RunFolder
 
 OWN = ["--train", "train.csv", "--dev", "dev.csv", "--test", "test.csv", "--num-labels", "2"]
 FINE_TUNE = [*OWN, "--model", "model", "--fine-tune-mode", "full-model", "--epochs", "2", "--batch-size", "8",
@@ -161,7 +164,7 @@ CASES = {
     "flag: no such device": flag("invalid choice: 'tpu'", "--device", "tpu"),
     "flag: no such precision": flag("invalid choice: 'float16'", "--precision", "float16"),
     "flag: no such schedule": flag("invalid choice: 'step'", "--schedule", "step"),
-    "flag: no such rule": flag("there is no rule 'tags'; there are", "--keep", "tags"),
+    "flag: no such rule": flag("there is no rule 'tags'; there are", "--skip-rule", "tags"),
     "flag: a task twice": only("name each task once", "--data", "sst-sample", "sst-sample"),
     "flag: no such task": only("there is no task 'imdb'; there are sst", "--data", "imdb"),
     "flag: a huge task": only("there is no task 'xxx", "--data", HUGE),
@@ -200,11 +203,11 @@ CASES = {
     "file: a column twice": file("two columns are named 'id'", edit("dev.csv", "sentence\t", "id\tsentence\t")),
     "file: a field missing": file("train.csv:2: column 'sentiment': missing", edit("train.csv", ROW, ROW[:-2])),
     "file: a field too many": file("train.csv:2: 5 fields where", edit("train.csv", ROW, ROW + "\t7")),
-    "file: a label out of range": file("train.csv:2: column 'sentiment': '2' is no label", edit(
+    "file: a label out of range": file("train.csv:2: column 'sentiment': '2' is not a label", edit(
         "train.csv", ROW, ROW[:-1] + "2")),
-    "file: a label in words": file("'positive' is no label", edit("train.csv", ROW, ROW[:-1] + "positive")),
-    "file: a label with escapes": file(r"'\x1b[31m' is no label", edit("train.csv", ROW, ROW[:-1] + "\x1b[31m")),
-    "file: a huge label": file("is no label", edit("train.csv", ROW, ROW[:-1] + HUGE)),
+    "file: a label in words": file("'positive' is not a label", edit("train.csv", ROW, ROW[:-1] + "positive")),
+    "file: a label with escapes": file(r"'\x1b[31m' is not a label", edit("train.csv", ROW, ROW[:-1] + "\x1b[31m")),
+    "file: a huge label": file("is not a label", edit("train.csv", ROW, ROW[:-1] + HUGE)),
     "file: an id twice": file("the id 'id0' was used before, on line 2", edit("train.csv", "id1\t", "id0\t")),
     "file: no id": file("the id is empty", edit("train.csv", "id0", " ")),
     "file: a comma in an id": file("holds a comma", edit("test.csv", "id200", "id,200")),
@@ -215,7 +218,7 @@ CASES = {
     "model: no possible name": flag("no model 'a/b/c'", "--model", "a/b/c"),
     "model: a huge name": flag("no model", "--model", f"./{HUGE[:3000]}"),
     "model: a file": flag("no model folder 'train.csv'", "--model", "train.csv"),
-    "model: an empty folder": flag("config.json is not there", "--model", "empty"),
+    "model: an empty folder": flag("empty does not hold a checkpoint: config.json is missing", "--model", "empty"),
     "model: a revision of a folder": flag("it has no revision 'main'", "--revision", "main"),
     "model: weights pickled": file("model.safetensors (or", instead(
         "model/model.safetensors", lambda path: path.with_name("pytorch_model.bin").write_bytes(pickle.dumps({})))),
@@ -238,17 +241,17 @@ CASES = {
     "out: within a file": flag("as run folder: Not a directory", "--out", "train.csv/runs"),
     "out: a name too long": flag("File name too long", "--out", "x" * 300),
     "out: in use": file("is in use by another run", hold(str(RUN))),
-    "predictions: a file": flag("--predictions train.csv: train.csv is no folder", "--predictions", "train.csv"),
-    "predictions: within a file": flag("train.csv is no folder", "--predictions", "train.csv/a/b"),
-    "predictions: a dangling link": Bad(FINE_TUNE, "--predictions predictions: predictions is no folder",
+    "predictions: a file": flag("--predictions train.csv: train.csv is not a folder", "--predictions", "train.csv"),
+    "predictions: within a file": flag("train.csv is not a folder", "--predictions", "train.csv/a/b"),
+    "predictions: a dangling link": Bad(FINE_TUNE, "--predictions predictions: predictions is not a folder",
                                         instead("predictions", lambda path: path.symlink_to("nowhere"))),
     # --resume
     "resume: last.json cut": resume("last.json is damaged", cut(f"{RUN}/last.json")),
     "resume: last.json no JSON": resume("last.json is damaged", write(f"{RUN}/last.json", b"\x80\x04.")),
     "resume: last.json nested deep": resume("last.json is damaged", write(f"{RUN}/last.json", "[" * 100_000)),
     "resume: last.json edited": resume("not match its checksum", edit(f"{RUN}/last.json", '"step": 6', '"step": 5')),
-    "resume: last.json a folder": resume("is no plain file", instead(f"{RUN}/last.json", Path.mkdir)),
-    "resume: last.json a pipe": resume("is no plain file", instead(f"{RUN}/last.json", os.mkfifo)),
+    "resume: last.json a folder": resume("is not a regular file", instead(f"{RUN}/last.json", Path.mkdir)),
+    "resume: last.json a pipe": resume("is not a regular file", instead(f"{RUN}/last.json", os.mkfifo)),
     "resume: of a later layout": resume("is in checkpoint layout '99'", lambda: reseal(
         RUN, lambda document: document.update(layout=99))),
     "resume: best.json gone": resume("best.json, is missing", remove(f"{RUN}/best.json")),
@@ -269,7 +272,7 @@ CASES = {
     "resume: other weights": resume("backbone was", weights(lambda t: t["transformer.ln_f.bias"].add_(1))),
     "resume: another tokenizer": resume("tokenizer was", edit("model/tokenizer.json", '"version"', ' "version"')),
     "resume: a step in words": state("train.step is '5'", "train", "step", "5"),
-    "resume: an epoch below zero": state("counts below zero", "train", "epoch", -1),
+    "resume: an epoch below zero": state("holds a negative count", "train", "epoch", -1),
     "resume: no optimizer": state("optimizer is 'None'", "optimizer", None),
     "resume: escapes in the state": state(r"'\x1b[31m'", "train", "step", "\x1b[31m"),
     # pretraining
@@ -293,7 +296,7 @@ CASES = {
     "pretrain: beta2 of 1": pre("--beta2 must be from 0", "--beta2", "1"),
     "pretrain: a negative seed": pre("--seed must be from 0", "--seed", "-1"),
     "pretrain: start not there": pre("there is no folder gpt2", "--start", "gpt2"),
-    "pretrain: start empty": pre("empty holds no checkpoint", "--start", "empty"),
+    "pretrain: start empty": pre("empty/config.json is missing, or not a file", "--start", "empty"),
     "pretrain: start damaged": pre("damaged or incomplete", "--start", "model", spoil=cut("model/model.safetensors")),
     "pretrain: start, other tokenizer empty": pre("no tokenizer in empty", "--start", "model", "--tokenizer", "empty"),
     "pretrain: no tokenizer": pre("no tokenizer in empty", "--tokenizer", "empty"),
@@ -340,13 +343,11 @@ if not torch.cuda.is_available():
 
 
 def fine_tune() -> None:
-    classifier.SETTINGS = classifier.parse_settings()
-    classifier.main()
+    finetuning_run.main(finetuning_settings.read_settings("What is said here."), GPT2SentimentClassifier)
 
 
 def pre_train() -> None:
-    pretrain.SETTINGS = pretrain.parse_settings()
-    pretrain.main()
+    pretraining_run.main(pretraining_settings.read_settings("What is said here."))
 
 
 SCRIPTS = {"classifier.py": fine_tune, "pretrain.py": pre_train, "sanity_check.py": sanity_check.main,
@@ -378,7 +379,7 @@ def good(folder, tmp_path_factory) -> Path:  # noqa: F811
     (good / "text.txt").write_text((good / "text.txt").read_text().replace(" film is", " film " * 12 + "is") * 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(good)
-        for module in (classifier, pretrain):
+        for module in (finetuning_run, pretraining_run):
             patch.setattr(module, "keep_freed_memory", lambda: None)
         assert run("classifier.py", FINE_TUNE) == 0
         assert run("pretrain.py", [*PRETRAIN, "--out", "pretrained"]) == 0
@@ -393,7 +394,7 @@ def test_bad_input(name, good, tmp_path, monkeypatch, capsys):
     bad = CASES[name]
     shutil.copytree(good, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    for module in (classifier, pretrain):
+    for module in (finetuning_run, pretraining_run):
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
     held = bad.spoil()
     before = snapshot()
@@ -419,7 +420,7 @@ def test_the_table_is_large_enough_and_the_input_good(good, tmp_path, monkeypatc
     assert len(CASES) >= 60
     shutil.copytree(good, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    for module in (classifier, pretrain):
+    for module in (finetuning_run, pretraining_run):
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
     assert run("classifier.py", [*FINE_TUNE, "--resume"]) == 0
     assert run("pretrain.py", [*PRETRAIN, "--out", "pretrained", "--resume"]) == 0

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-import classifier
-from tests.test_bad_input import FINE_TUNE, PRETRAIN, RUN, good, run  # noqa: F401 (a fixture)
-from tests.test_classifier import folder  # noqa: F401 (a fixture)
+import finetuning.model
+import finetuning.run
+from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)
+from tests.test_bad_input import FINE_TUNE, PRETRAIN, RUN, run
 
 
 @pytest.fixture
@@ -19,20 +20,16 @@ def here(folder, tmp_path, monkeypatch):  # noqa: F811
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(finetuning.run, "keep_freed_memory", lambda: None)
     return tmp_path
 
 
-def outputs():
-    names = ("log.jsonl", "last.json", "best.json", "result.json")
-    return {path: path.read_bytes() for path in [*map(RUN.joinpath, names), *sorted(RUN.parent.parent.glob("pred*/*"))]}
-
-
-@pytest.mark.parametrize("place", ["read_splits", "hash_tensors", "AdamW", "fit", "write_split",
+@pytest.mark.parametrize("place", ["make_model", "read_splits", "hash_tensors", "FastAdamW", "fit", "write_split",
                                    "tfidf_logistic_regression"])
 def test_ctrl_c_outside_training_acts_at_once(here, monkeypatch, capfd, place):
     """Catches Ctrl-C that is answered by waiting for a step where there is none, or that costs what was trained."""
-    usual, after = getattr(classifier, place), []
+    room = finetuning.model if place == "FastAdamW" else finetuning.run
+    usual, after = getattr(room, place), []
 
     def interrupted(*given, **named):
         result = usual(*given, **named) if place == "fit" else None  # by then, only what comes after it is left
@@ -41,19 +38,19 @@ def test_ctrl_c_outside_training_acts_at_once(here, monkeypatch, capfd, place):
         after.append("went on")
         return result or usual(*given, **named)
 
-    monkeypatch.setattr(classifier, place, interrupted)
+    monkeypatch.setattr(room, place, interrupted)
     assert run("classifier.py", FINE_TUNE) == 130
     said = capfd.readouterr().err
     assert said.endswith("interrupted\n") and "Traceback" not in said
     assert bool(after) == ("finishing" in said) == (place == "fit")
     trained = place in ("fit", "write_split", "tfidf_logistic_regression")
     assert (RUN / "last.json").exists() == trained and not list(here.rglob("*.tmp"))
-    if place in ("read_splits", "hash_tensors"):
+    if place in ("make_model", "read_splits", "hash_tensors"):
         assert not RUN.exists()
 
-    monkeypatch.setattr(classifier, place, usual)
+    monkeypatch.setattr(room, place, usual)
     if trained:  # what is there is all of the training
-        monkeypatch.setattr(classifier.Session, "after_step", lambda session: pytest.fail("trained again"))
+        monkeypatch.setattr(finetuning.run.Session, "after_step", lambda session: pytest.fail("trained again"))
     assert run("classifier.py", [*FINE_TUNE, "--resume"]) == 0
     assert len((RUN / "log.jsonl").read_text().splitlines()) == 2
 

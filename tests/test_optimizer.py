@@ -20,20 +20,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import optimizer_fast
 from optimizer import AdamW
-from optimizer_test import TOLERANCE, test_optimizer
+from optimizer_test import test_optimizer
+from sanity import optimizer as sanity
+from tests.mutants import caught_by
 from tests.oracles import FIRST_WEIGHT, ROOT, adamw, reference
 
 # Large enough that every detail shows within a few steps.
 HARSH = {"lr": 0.1, "weight_decay": 0.3, "eps": 1e-2, "betas": (0.8, 0.95)}
 SCALES = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # of the gradients, step by step
-
-
-@pytest.fixture(autouse=True)
-def _new_kernel(monkeypatch):
-    """Each test begins as a new process does: the definition in use, no kernel compiled."""
-    monkeypatch.setattr(optimizer_fast, "kernel", optimizer_fast.Kernel())
 
 
 def draw(shape: tuple[int, ...], steps: int, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -153,26 +148,6 @@ def check_shapes_and_dtypes(cls):
             assert_near(param, adamw(value, grads, 6, **HARSH), tolerance)
 
 
-def check_half_precision(cls):
-    """bfloat16 parameters: float32 moments, hence a mean square that still moves; each step rounded once."""
-    value, _ = draw((64,), 0)
-    param = parameter(value, torch.bfloat16)
-    start = param.detach().double().numpy()
-    optimizer = cls([param], lr=1e-2)
-    for _ in range(300):
-        param.grad = torch.full_like(param, 2.0)
-        optimizer.step()
-    state = optimizer.state[param]
-    assert param.dtype == torch.bfloat16 and state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
-    np.testing.assert_allclose(state["exp_avg_sq"].numpy(), 4 * (1 - 0.999**300), rtol=1e-4)
-    before, values = param.detach().clone(), optimizer.state[param]
-    optimizer.step()
-    step_size = 1e-2 * math.sqrt(1 - 0.999**301) / (1 - 0.9**301)
-    exact = before.float() - step_size * values["exp_avg"] / (values["exp_avg_sq"].sqrt() + 1e-6)
-    assert torch.equal(param, exact.bfloat16())
-    assert np.abs(start - param.detach().double().numpy()).min() > 1  # it got somewhere
-
-
 def check_only_parameters_change(cls):
     """Gradients keep value and identity, parameters identity and requires_grad; no graph; options as they were."""
     value, grads = draw((3, 2), 4)
@@ -208,8 +183,8 @@ def check_optimizers_are_apart(cls):
 
 def check_state_dict(cls):
     """Through torch.save and torch.load(weights_only=True) into a new optimizer, the next steps are the same to
-    the bit; the loaded state is a copy; the moments of half-precision parameters stay float32."""
-    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+    the bit; what is loaded are copies."""
+    for dtype in (torch.float64, torch.float32):
         value, grads = draw((3, 4), 6)
         one = parameter(value, dtype)
         first = cls([one], **HARSH)
@@ -222,8 +197,6 @@ def check_state_dict(cls):
         torch.save(first.state_dict(), file)
         file.seek(0)
         second.load_state_dict(torch.load(file, weights_only=True))
-        third = cls([torch.nn.Parameter(one.detach().clone())])
-        third.load_state_dict(first.state_dict())  # not by way of a file
         for grad in grads[3:]:
             for param, optimizer in ((one, first), (two, second)):
                 set_grad(param, grad)
@@ -231,8 +204,6 @@ def check_state_dict(cls):
         assert torch.equal(one, two)
         for name in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(first.state[one][name], second.state[two][name])
-        (state,) = third.state.values()
-        assert state["step"] == 3 and not torch.equal(state["exp_avg"], first.state[one]["exp_avg"])
 
 
 def check_schedule(cls):
@@ -279,43 +250,36 @@ def check_closure(cls):
     assert optimizer.step() is None
 
 
-def check_refused_gradients(cls):
-    """A sparse gradient is a RuntimeError, before anything has changed."""
+def check_sparse_gradients(cls):
+    """A sparse gradient is a RuntimeError, and its parameter stays as it is."""
     value, grads = draw((3, 2), 1)
-    dense, sparse = parameter(value), parameter(value)
-    optimizer = cls([dense, sparse], **HARSH)
-    set_grad(dense, grads[0])
-    sparse.grad = torch.tensor(grads[0]).to_sparse()
+    param = parameter(value)
+    optimizer = cls([param], **HARSH)
+    param.grad = torch.tensor(grads[0]).to_sparse()
     with pytest.raises(RuntimeError, match="sparse"):
         optimizer.step()
-    assert_near(dense, value)
+    assert_near(param, value)
     assert not optimizer.state
 
 
 BAD_OPTIONS = [
-    *[{name: bad} for name in ("lr", "eps", "weight_decay")
-      for bad in (-1e-9, math.nan, math.inf, "1", None, True, torch.tensor(0.1))],
-    *[{"betas": bad} for bad in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, math.nan), (0.9,), 0.9, None, "ab")],
-    *[{"correct_bias": bad} for bad in (1, None, "no")],
-]  # fmt: skip
+    *[{name: bad} for name in ("lr", "eps", "weight_decay") for bad in (-1e-9, math.nan, math.inf)],
+    *[{"betas": bad} for bad in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, math.nan))],
+]
 
 
 def check_validation(cls):
-    """Every option out of range is a ValueError that names it: as a default, in a group, added later, loaded."""
+    """Every option out of range is a ValueError that names it: as a default, in a group, in a group added later."""
     for bad in BAD_OPTIONS:
         (name,) = bad
         optimizer = cls([parameter(np.zeros(2))])
-        saved = optimizer.state_dict()
-        saved["param_groups"][0].update(bad)
         for refused in (
             lambda bad=bad: cls([parameter(np.zeros(2))], **bad),
             lambda bad=bad: cls([{"params": [parameter(np.zeros(2))], **bad}]),
             lambda bad=bad, to=optimizer: to.add_param_group({"params": [parameter(np.zeros(2))], **bad}),
-            lambda saved=saved, to=optimizer: to.load_state_dict(saved),
         ):
             with pytest.raises(ValueError, match=name):
                 refused()
-        assert len(optimizer.param_groups) == 1
     cls([parameter(np.zeros(2))], lr=0, eps=0.0, betas=(0, 0.0), weight_decay=np.float64(0))  # the edges are allowed
 
 
@@ -330,29 +294,31 @@ def test_adamw(name):
     CHECKS[name](AdamW)
 
 
-MEAN = "exp_avg.lerp_(grad, 1 - beta1)"
-SQUARE = "exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)"
-ROOT_PLUS_EPS = "_square_root(exp_avg_sq).add_(eps)"
-MOVE = f"param.addcdiv_(exp_avg, {ROOT_PLUS_EPS}, value=-step_size)"
-DECAY = "param.add_(param, alpha=-decay)"
-SIZE = "step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)"
-GRADED = 'param, param.grad, state["exp_avg"]'
-RATE = 'lr * group["weight_decay"]'
-ZERO_MEAN = 'state["exp_avg"] = torch.zeros_like(param, dtype=_precision(param))'
-ZERO_SQUARE = 'state["exp_avg_sq"] = torch.zeros_like(param, dtype=_precision(param))'
-READY = "        ready = ["
+MEAN = "m.mul_(beta1).add_(p.grad, alpha=1 - beta1)"
+SQUARE = "v.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)"
+EPS = 'group["eps"]'
+ROOT_PLUS_EPS = f"v.sqrt().add_({EPS})"
+MOVE = f"p.addcdiv_(m, {ROOT_PLUS_EPS}, value=-step_size)"
+DECAY = 'p.add_(p, alpha=-lr * group["weight_decay"])'
+SIZE = "step_size = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)"
+RATE = '-lr * group["weight_decay"]'
+ZERO_MEAN = 'state["exp_avg"] = torch.zeros_like(p)'
+ZERO_SQUARE = 'state["exp_avg_sq"] = torch.zeros_like(p)'
+OPTIONS = 'lr, (beta1, beta2) = group["lr"], group["betas"]'
+MISSING = "                if p.grad is None:\n                    continue"
+COUNT = 't, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]'
 
 # Name (the M of the table it is from), the check that must notice, and the replacements in optimizer.py.
 MUTANTS: list[tuple[str, str, dict[str, str]]] = [
     ("M1 no bias correction", "first_step", {SIZE: "pass"}),
-    ("M2 only the first moment corrected", "first_step", {SIZE: "step_size = lr / (1 - beta1**step)"}),
-    ("M2 only the second moment corrected", "first_step", {SIZE: "step_size = lr * math.sqrt(1 - beta2**step)"}),
-    ("M3 no square root in the correction", "first_step", {"math.sqrt(1 - beta2**step)": "(1 - beta2**step)"}),
+    ("M2 only the first moment corrected", "first_step", {SIZE: "step_size = lr / (1 - beta1**t)"}),
+    ("M2 only the second moment corrected", "first_step", {SIZE: "step_size = lr * math.sqrt(1 - beta2**t)"}),
+    ("M3 no square root in the correction", "first_step", {"math.sqrt(1 - beta2**t)": "(1 - beta2**t)"}),
     ("M3 correction inverted", "first_step",
-     {SIZE: "step_size = lr * (1 - beta1**step) / math.sqrt(1 - beta2**step)"}),
+     {SIZE: "step_size = lr * (1 - beta1**t) / math.sqrt(1 - beta2**t)"}),
     ("M4 correct_bias ignored", "no_bias_correction", {'if group["correct_bias"]:': "if True:"}),
     ("M5 without correct_bias v still corrected", "no_bias_correction",
-     {"step_size = lr\n": "step_size = lr * math.sqrt(1 - beta2**step)\n"}),
+     {"step_size = lr\n": "step_size = lr * math.sqrt(1 - beta2**t)\n"}),
     ("M6 without correct_bias a crash", "no_bias_correction", {"step_size = lr\n": "pass\n"}),
     ("M7 count starts at -1", "first_step", {'state["step"] = 0': 'state["step"] = -1'}),
     ("M7 counted twice", "first_step", {'state["step"] += 1': 'state["step"] += 2'}),
@@ -360,76 +326,69 @@ MUTANTS: list[tuple[str, str, dict[str, str]]] = [
     ("M8 one count for all parameters", "missing_gradients",
      {'state["step"] += 1': 'state["step"] = self.count = getattr(self, "count", 0) + 1'}),
     ("M9 moments shared between parameters", "missing_gradients",
-     {ZERO_MEAN: 'state["exp_avg"] = self.__dict__.setdefault(tuple(param.shape), torch.zeros_like(param))'}),
+     {ZERO_MEAN: 'state["exp_avg"] = self.__dict__.setdefault(tuple(p.shape), torch.zeros_like(p))'}),
     ("M9 moments shared between optimizers", "optimizers_are_apart",
-     {ZERO_MEAN: 'state["exp_avg"] = globals().setdefault(tuple(param.shape), torch.zeros_like(param))'}),
-    ("M10 m begins as the gradient", "first_step", {ZERO_MEAN: 'state["exp_avg"] = param.grad.clone()'}),
-    ("M10 v begins as the square", "first_step", {ZERO_SQUARE: 'state["exp_avg_sq"] = param.grad**2'}),
+     {ZERO_MEAN: 'state["exp_avg"] = globals().setdefault(tuple(p.shape), torch.zeros_like(p))'}),
+    ("M10 m begins as the gradient", "first_step", {ZERO_MEAN: 'state["exp_avg"] = p.grad.clone()'}),
+    ("M10 v begins as the square", "first_step", {ZERO_SQUARE: 'state["exp_avg_sq"] = p.grad**2'}),
     ("M10 state made anew each step", "many_steps", {"if not state:": "if True:"}),
     ("M11 coupled L2", "first_step",
-     {GRADED: 'param, param.grad + group["weight_decay"] * param, state["exp_avg"]', RATE: "0.0"}),
-    ("M12 decay without lr", "first_step", {RATE: 'group["weight_decay"]'}),
+     {COUNT: f'{COUNT}; p.grad = p.grad + group["weight_decay"] * p', DECAY: "pass"}),
+    ("M12 decay without lr", "first_step", {RATE: '-group["weight_decay"]'}),
     ("M13 no decay", "first_step", {DECAY: "pass"}),
-    ("M13 decay with a plus sign", "first_step", {DECAY: "param.add_(param, alpha=decay)"}),
-    ("M13 decay by lr squared", "first_step", {RATE: "lr * " + RATE}),
+    ("M13 decay with a plus sign", "first_step", {DECAY: DECAY.replace("-lr", "lr")}),
+    ("M13 decay by lr squared", "first_step", {RATE: RATE + " * lr"}),
     ("M13 decay twice", "first_step", {DECAY: f"{DECAY}; {DECAY}"}),
-    ("M13 decay of the gradient", "first_step", {DECAY: "param.add_(grad, alpha=-decay)"}),
-    ("M14 decay by the corrected step size", "first_step", {RATE: 'step_size * group["weight_decay"]'}),
+    ("M13 decay of the gradient", "first_step", {DECAY: DECAY.replace("p, alpha", "p.grad, alpha")}),
+    ("M14 decay by the corrected step size", "first_step", {RATE: '-step_size * group["weight_decay"]'}),
     ("M15 decay before the update", "first_step",
-     {MOVE: f"param.add_(param, alpha=-decay); {MOVE}", DECAY: "pass"}),
+     {MOVE: f"{DECAY}; {MOVE}", f"    {DECAY}\n": "    pass\n"}),
     ("M15 decay from the old parameter", "first_step",
-     {MOVE: f"old = param.clone(); {MOVE}", DECAY: "param.add_(old, alpha=-decay)"}),
-    ("M16 no decay where the gradient is zero", "decay_only", {"if decay:": "if decay and grad.any():"}),
+     {MOVE: f"old = p.clone(); {MOVE}", DECAY: DECAY.replace("p, alpha", "old, alpha")}),
+    ("M16 no decay where the gradient is zero", "decay_only",
+     {'if group["weight_decay"]:': 'if group["weight_decay"] and p.grad.any():'}),
     ("M16 decay where the gradient is None", "missing_gradients",
-     {READY: "        for g in self.param_groups:\n            for p in g['params']:\n"
-             "                p.mul_(1 if p.grad is not None else 1 - g['lr'] * g['weight_decay'])\n" + READY}),
-    ("M17 eps inside the root", "first_step", {ROOT_PLUS_EPS: "(exp_avg_sq + eps).sqrt()"}),
-    ("M18 eps ignored", "first_step", {ROOT_PLUS_EPS: "_square_root(exp_avg_sq)"}),
-    ("M18 eps fixed", "first_step", {ROOT_PLUS_EPS: "_square_root(exp_avg_sq).add_(1e-8)"}),
+     {MISSING: MISSING.replace("continue", f"{DECAY}; continue")}),
+    ("M17 eps inside the root", "first_step", {ROOT_PLUS_EPS: f"(v + {EPS}).sqrt()"}),
+    ("M18 eps ignored", "first_step", {ROOT_PLUS_EPS: "v.sqrt()"}),
+    ("M18 eps fixed", "first_step", {ROOT_PLUS_EPS: "v.sqrt().add_(1e-8)"}),
     ("M18 eps added to the corrected root", "first_step",
-     {'group["eps"], step_size': 'group["eps"] * math.sqrt(1 - beta2**step), step_size'}),
-    ("M19 betas swapped", "first_step", {"beta1, beta2, group": "beta2, beta1, group"}),
-    ("M19 betas fixed", "first_step", {"beta1, beta2, group": "0.9, 0.999, group"}),
-    ("M20 v from |g|", "first_step", {SQUARE: "exp_avg_sq.mul_(beta2).add_(grad.abs(), alpha=1 - beta2)"}),
+     {ROOT_PLUS_EPS: f"v.sqrt().add_({EPS} * math.sqrt(1 - beta2**t))"}),
+    ("M19 betas swapped", "first_step", {OPTIONS: OPTIONS.replace("beta1, beta2", "beta2, beta1")}),
+    ("M19 betas fixed", "first_step", {OPTIONS: OPTIONS + "; beta1, beta2 = 0.9, 0.999"}),
+    ("M20 v from |g|", "first_step", {SQUARE: "v.mul_(beta2).add_(p.grad.abs(), alpha=1 - beta2)"}),
     ("M20 v from m squared", "first_step",
-     {SQUARE: "exp_avg_sq.mul_(beta2).addcmul_(exp_avg, exp_avg, value=1 - beta2)"}),
-    ("M20 no square root", "first_step", {ROOT_PLUS_EPS: "(exp_avg_sq + eps)"}),
+     {SQUARE: "v.mul_(beta2).addcmul_(m, m, value=1 - beta2)"}),
+    ("M20 no square root", "first_step", {ROOT_PLUS_EPS: f"v.add({EPS})"}),
     ("M21 the gradient overwritten", "only_parameters_change",
-     {SQUARE: "exp_avg_sq.mul_(beta2).add_(grad.mul_(grad), alpha=1 - beta2)"}),
-    ("M22 m is the gradient", "many_steps", {ZERO_MEAN: 'state["exp_avg"] = param.grad'}),
-    ("M23 lr from the defaults", "groups", {'lr, (beta1, beta2), step = group["lr"]':
-                                            'lr, (beta1, beta2), step = self.defaults["lr"]'}),
-    ("M23 weight decay from the defaults", "groups", {RATE: 'lr * self.defaults["weight_decay"]'}),
-    ("M23 eps from the defaults", "groups", {'group["eps"], step_size': 'self.defaults["eps"], step_size'}),
-    ("M23 betas from the defaults", "groups", {'group["betas"], state': 'self.defaults["betas"], state'}),
+     {SQUARE: "v.mul_(beta2).add_(p.grad.mul_(p.grad), alpha=1 - beta2)"}),
+    ("M22 m is the gradient", "many_steps", {ZERO_MEAN: 'state["exp_avg"] = p.grad'}),
+    ("M23 lr from the defaults", "groups", {OPTIONS: OPTIONS.replace('group["lr"]', 'self.defaults["lr"]')}),
+    ("M23 weight decay from the defaults", "groups", {RATE: RATE.replace("group", "self.defaults")}),
+    ("M23 eps from the defaults", "groups", {EPS: 'self.defaults["eps"]'}),
+    ("M23 betas from the defaults", "groups", {OPTIONS: OPTIONS.replace('group["betas"]', 'self.defaults["betas"]')}),
     ("M24 the group's rate overwritten", "many_steps", {SIZE: SIZE + '; group["lr"] = step_size'}),
     ("M25 ascent", "first_step", {MOVE: MOVE.replace("-step_size", "step_size")}),
-    ("M26 a copy updated", "first_step", {GRADED: GRADED.replace("param,", "param.clone(),", 1)}),
+    ("M26 a copy updated", "first_step", {COUNT: f"{COUNT}; grad, p = p.grad, p.clone(); p.grad = grad"}),
     ("decay on by default", "no_decay", {"weight_decay: float = 0.0": "weight_decay: float = 0.01"}),
     ("eps 1e-8 by default", "first_step", {"eps: float = 1e-6": "eps: float = 1e-8"}),
     ("closure without gradients", "closure", {"with torch.enable_grad():": "if True:"}),
     ("closure called twice", "closure", {"loss = closure()": "closure(); loss = closure()"}),
     ("loss not returned", "closure", {"return loss": "return None"}),
     ("step records a graph", "first_step", {"    @torch.no_grad()\n": ""}),
-    ("sparse gradients let through", "refused_gradients", {"!= torch.strided or": "== torch.sparse_csr or"}),
-    ("sparse gradient noticed late", "refused_gradients",
-     {READY: "        for group in self.param_groups:\n            for p in group['params']:\n"
-             "                if p.grad is not None:\n                    self._next_update(p, group)\n" + READY}),
-    ("moments in half precision", "half_precision",
-     {"return torch.promote_types(param.dtype, torch.float32)": "return param.dtype"}),
-    ("loaded moments shared", "state_dict",
-     {"        for index, param in zip(saved": "        for index, param in zip(saved[:0], params[:0]) or zip(saved"}),
-    ("the base class's add_param_group", "validation",
-     {"            _validate({**self.defaults, **param_group})": "            pass"}),
-    ("loaded options not validated", "validation", {"            _validate(group)\n": "            pass\n"}),
-    ("NaN let through", "validation", {"0 <= value < below": "not (value < 0 or value >= below)"}),
-    ("infinity let through", "validation", {"below: float = math.inf": "below: float = math.inf * 2 + 1",
-                                            "value < below": "value <= below"}),
+    ("sparse gradients let through", "sparse_gradients", {"if p.grad.is_sparse:": "if False:"}),
+    ("sparse gradient noticed late", "sparse_gradients",
+     {"                if p.grad.is_sparse:": "                p.add_(1)\n                if p.grad.is_sparse:"}),
+    ("moments in half precision", "state_dict", {ZERO_SQUARE: f"{ZERO_SQUARE}.half()"}),
+    ("moments not in the state", "state_dict",
+     {ZERO_MEAN: "p.mean = torch.zeros_like(p)", 'state["exp_avg"], state': "p.mean, state"}),
+    ("groups added later not validated", "validation",
+     {"        group = self.param_groups[-1]": "        group = self.defaults"}),
+    ("NaN let through", "validation", {"if not 0.0 <= beta < 1.0": "if beta < 0.0 or beta >= 1.0"}),
+    ("infinity let through", "validation", {"< math.inf": "<= math.inf"}),
     ("contiguous memory assumed", "shapes_and_dtypes",
-     {GRADED: 'param.as_strided((param.numel(),), (1,)), param.grad.reshape(-1), state["exp_avg"].view(-1)',
-      'state["exp_avg_sq"],\n': 'state["exp_avg_sq"].view(-1),\n'}),
-    ("rate fixed at the start", "schedule", {'lr, (beta1, beta2), step = group["lr"]':
-                                             'lr, (beta1, beta2), step = state.setdefault("lr", group["lr"])'}),
+     {COUNT: f"{COUNT}; p.data = p.data.as_strided(p.shape, torch.empty(p.shape).stride())"}),
+    ("rate fixed at the start", "schedule", {RATE: RATE.replace("lr", 'group["initial_lr"]')}),
 ]  # fmt: skip
 
 
@@ -566,17 +525,30 @@ def test_the_script_passes():
 
 def test_the_script_fails(tmp_path):
     """Catches: a verdict by assert, gone under -O; a swallowed failure."""
-    for name in ("optimizer.py", "optimizer_fast.py", "optimizer_test.py"):
+    for name in ("optimizer.py", "optimizer_test.py"):
         shutil.copy(ROOT / name, tmp_path)
-    np.save(tmp_path / "optimizer_test.npy", reference() + np.float32(2 * TOLERANCE))
+    for name in ("common", "sanity"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    np.save(tmp_path / "optimizer_test.npy", reference() * np.float32(1.0002))
     done = run_script(tmp_path, "-O")
     assert done.returncode == 1 and "FAILED" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", ["M13 no decay", "M13 decay with a plus sign", "M11 coupled L2",
-                                  "M14 decay by the corrected step size", "M1 no bias correction"])  # fmt: skip
-def test_the_script_sees_gross_errors(name):
-    """Catches: a tolerance too wide for the script to be worth running."""
-    (patches,) = [patches for mutant, _, patches in MUTANTS if mutant == name]
-    stored = torch.from_numpy(np.load(ROOT / "optimizer_test.npy"))
-    assert (test_optimizer(mutated(patches)) - stored).abs().max() > 1.2 * TOLERANCE
+ACCEPTED = "M15"  # decay before the gradient step, as in torch.optim.AdamW: the script passes it, with a note
+SEEN = {name: patches for name, _, patches in MUTANTS if name.startswith("M") and not name.startswith(ACCEPTED)}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_script_sees_it(name):
+    """Catches: a mistake of the course's list that neither the 1000 steps nor the checks step by step notice."""
+    cls, stored = mutated(SEEN[name]), torch.from_numpy(np.load(ROOT / "optimizer_test.npy"))
+    if not caught_by(sanity.CHECKS, cls):
+        assert not torch.allclose(test_optimizer(cls), stored, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("patches", [patches for name, _, patches in MUTANTS if name.startswith(ACCEPTED)])
+def test_the_script_accepts_decay_before_the_step(patches):
+    """Catches: a refusal of an order that the course's own tolerance lets pass, or one that is not mentioned."""
+    results = [check(mutated(patches)) for check in sanity.CHECKS]
+    assert all(result.passed for result in results)
+    assert any("before the gradient step" in result.note for result in results)

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prepare_submit
+from common import cli
 from common.errors import UserError
 from data.reader import Example
+from finetuning.results import prediction_file, write_predictions
 from submission.manifest import MODES, OPTIONAL, PARTS, SOURCES, SPLITS
 from submission.predictions import HEADER, check_predictions
-from training.predictions import prediction_file, write_predictions
 
 IDS = ["a1", "b2", "c3", "d4"]
 PREDICTIONS = [part.predictions(split) for part in PARTS.values() for split in SPLITS]
@@ -348,8 +348,17 @@ def test_it_runs_where_nothing_is_installed(root, tmp_path):
         assert json.loads(archive.read("MANIFEST.json"))["torch"] is None
 
 
-def test_commands_in_the_report_exist(root):
-    """Catches: advice to run a script or module that is not there."""
-    for part in PARTS.values():
-        assert (root / re.match(r"\./setup\.sh (\S+)", part.command)[1]).exists()
+def test_commands_in_the_report_exist(root, tmp_path):
+    """Catches: advice to run a script that is not there, or with flags that it does not have."""
+    from finetuning.settings import Settings
+    parser = cli.Parser()
+    cli.add_arguments(parser, Settings)
+    problems = prepare_submit.inspect(tmp_path, list(PARTS.values())).problems
+    commands = {finding.fix for finding in problems if finding.fix}
+    assert len(commands) == len(PARTS)
+    for command in commands:
+        setup, script, *flags = command.split()
+        assert (root / setup).exists() and (root / script).exists()
+        found = cli.from_arguments(Settings, parser.parse_args(flags))
+        assert f"{found.fine_tune_mode}-{found.data[0]}" in PARTS
     assert (root / "data/download.py").exists()

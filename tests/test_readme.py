@@ -19,8 +19,8 @@ COMMANDS = [line.partition("#")[0].strip() for block in re.findall(r"```sh\n(.*?
 
 def settings_of(script: str, words: list[str]) -> object:
     """The settings that a script reads from these words."""
-    from pretrain import Settings as Pretraining
-    from training.settings import Settings as FineTuning
+    from finetuning.settings import Settings as FineTuning
+    from pretraining.settings import Settings as Pretraining
 
     kind = {"classifier.py": FineTuning, "pretrain.py": Pretraining}[script]
     parser = cli.Parser()

@@ -1,13 +1,12 @@
 """The one training loop: batches in, optimizer steps out. It knows nothing of models, tasks or files.
 
-The same loop trains a whole model, a linear head on stored features and a language model: it is handed a
-module, an objective, an optimizer and an order of batches. What it must remember to go on after an
-interruption is TrainState.
+The same loop trains a whole classifier, a linear head on stored features and a language model. It takes a module, an
+objective, an optimizer and an order of batches. TrainState is its memory: all it needs to resume after an interruption.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,25 +16,25 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.progress import progress
-from training.distributed import ALONE, Group
-from training.memory import doubled, enough_memory
-from training.sharding import whole
+from training.machine import Machine
+from training.memory import explain_out_of_memory
+from training.parallel.sharding import full_tensor
 
 
 class Outcome(NamedTuple):
-    """What an objective says of one batch."""
+    """The result of an objective on one batch."""
 
     loss: Tensor
-    "Scalar, mean over the rows of the batch; differentiable."
+    "Mean over the rows of the batch: a scalar, differentiable."
     correct: Tensor
-    "Number of rows predicted right, an int64 scalar; zero where that means nothing."
+    "Number of rows predicted right: an int64 scalar, 0 if the objective has no right and wrong."
 
 
 Objective = Callable[[nn.Module, object], Outcome]
 
 
 def classification(model: nn.Module, batch) -> Outcome:
-    """Cross-entropy of model(*batch.inputs) -> logits [B, num_labels] against batch.labels [B]."""
+    """Compute the cross-entropy of logits [B, num_labels] = model(*batch.inputs) against batch.labels [B]."""
     logits = model(*batch.inputs).float()
     correct = (logits.detach().argmax(dim=1) == batch.labels).sum()
     return Outcome(F.cross_entropy(logits, batch.labels), correct)
@@ -43,29 +42,29 @@ def classification(model: nn.Module, batch) -> Outcome:
 
 @dataclass
 class TrainState:
-    """Where training stands: with model, optimizer and random generators, all that resuming needs."""
+    """The position of a run. Together with model, optimizer and random generators it is all that resuming needs."""
 
     epoch: int = 0
     "Epochs finished."
     batch: int = 0
-    "Batches done in the running epoch."
+    "Batches done in the current epoch."
     step: int = 0
     "Optimizer steps in all."
     loss_sum: float = 0.0
-    "Sum over the rows seen in the running epoch."
+    "Sum of the losses of the rows seen in the current epoch."
     correct: int = 0
-    "Rows predicted right in the running epoch."
+    "Rows predicted right in the current epoch."
     rows: int = 0
-    "Rows seen in the running epoch."
+    "Rows seen in the current epoch."
 
     @property
     def loss(self) -> float:
-        """Mean training loss of the running epoch so far."""
+        """Mean training loss of the current epoch so far."""
         return self.loss_sum / max(self.rows, 1)
 
     @property
     def accuracy(self) -> float:
-        """Training accuracy of the running epoch so far, gathered while training (so with dropout on)."""
+        """Training accuracy of the current epoch so far, measured during training, so with dropout."""
         return self.correct / max(self.rows, 1)
 
 
@@ -75,73 +74,66 @@ class Diverged(UserError):
 
 @dataclass
 class Feed:
-    """Where the loop's batches come from."""
+    """The source of the loop's batches."""
 
     order: Callable[[int], Sequence[Sequence[int]]]
     "Epoch -> batches as lists of row numbers; a pure function, so that a resumed run sees the same batches."
     collate: Callable[[Sequence[int]], object]
     "Row numbers -> a batch, with len() and .to(device)."
     name_rows: Callable[[Sequence[int]], Sequence[str]] = lambda rows: [f"row {row}" for row in rows]
-    "Row numbers -> what a person calls these examples, for an error message."
-    lighter: Sequence[str | None] = ()
-    "What makes a step need less memory, besides --accumulate, for an error message: see training.memory."
+    "Row numbers -> the names of these examples, for an error message."
 
 
-def fit(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    feed: Feed,
-    objective: Objective,
-    state: TrainState,
-    *,
-    epochs: int,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-    accumulate: int = 1,
-    max_grad_norm: float | None = None,
-    device: torch.device | str = "cpu",
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
-    group: Group = ALONE,
-    after_step: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[], None] = lambda: None,
-    describe: str = "training",
-) -> None:
-    """Train until `epochs` epochs are finished, starting from wherever `state` stands; `state` is kept up to
-    date.
+def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objective: Objective, state: TrainState,
+        machine: Machine, *, epochs: int, scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        accumulate: int = 1, max_grad_norm: float | None = None, after_step: Callable[[], None] = lambda: None,
+        after_epoch: Callable[[], None] = lambda: None, describe: str = "training") -> None:
+    """Train from the position in `state` until `epochs` epochs are finished, and keep `state` up to date.
 
-    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, whatever
-    their number: a short last batch counts by its own length. With `accumulate` k the batch is run in k parts,
-    one after another: the same gradient up to rounding, in less memory. The processes of a `group` share each
-    part out among them, and average their gradients if the model is wrapped by the group.
+    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows; a short last batch has
+    a mean over fewer rows. `accumulate` runs a batch in that many parts, one after another: the same gradient up to
+    rounding, in less memory. The processes of machine.group share each part, and average their gradients if the group
+    has wrapped the model.
 
-    `after_step` runs after each optimizer step; `after_epoch` when an epoch's last step is done and
-    state.epoch has been counted up, while the running sums still speak of that epoch. Training may be saved
-    in both and resumed from there. Raises Diverged before a loss or gradient that is not finite could reach
-    the weights, and OutOfMemory where a step needs more memory than there is.
+    `after_step` runs after each optimizer step. `after_epoch` runs after an epoch's last step, when state.epoch is one
+    higher already but the sums still belong to that epoch. Training can be saved in both and resumed from there.
+
+    Raises:
+        Diverged: the loss or a gradient is not finite; the weights are those before this step.
+        OutOfMemory: a step needs more memory than there is.
     """
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
     while state.epoch < epochs:
+        # Begin a new epoch, or the rest of an interrupted one.
         if state.batch == 0:
             state.loss_sum, state.correct, state.rows = 0.0, 0, 0
         order = feed.order(state.epoch)
         bar = progress(len(order), f"{describe} {state.epoch + 1}/{epochs}", "batch")
         bar.update(state.batch)
         model.train()
+
         for rows in order[state.batch:]:
-            most = math.ceil(len(rows) / group.size)
-            with enough_memory(f"in step {state.step + 1}", doubled("--accumulate", accumulate, most), *feed.lighter):
-                todo = parts(rows, min(accumulate, most))
-                loss, correct = backward(model, todo, feed, objective, device, autocast, group)
-                norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            with explain_out_of_memory("training", f"in step {state.step + 1}"):
+                # Compute loss and gradient.
+                todo = parts(rows, min(accumulate, math.ceil(len(rows) / machine.group.size)))
+                loss, correct = backward(model, todo, feed, objective, machine)
+
+                # Check and clip the gradient.
+                norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
                 if not math.isfinite(loss) or not math.isfinite(norm):
                     names = feed.name_rows(rows)
                     raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
                 if max_grad_norm is not None:
                     nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+
+                # Step.
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             if scheduler is not None:
                 scheduler.step()
+
+            # Count.
             state.batch += 1
             state.step += 1
             state.rows += len(rows)
@@ -156,16 +148,15 @@ def fit(
 
 
 def backward(model: nn.Module, todo: Sequence[Sequence[int]], feed: Feed, objective: Objective,
-             device: torch.device | str, autocast: Callable[[], AbstractContextManager],
-             group: Group) -> tuple[Tensor, Tensor]:
-    """Add up the gradient of the mean loss over the rows of all parts; returns that loss and the correct rows."""
-    total = sum(map(len, todo))
+             machine: Machine) -> tuple[Tensor, Tensor]:
+    """Compute the gradient of the mean loss over the rows of all parts. Returns (that loss, number of correct rows)."""
+    group, total = machine.group, sum(map(len, todo))
     loss, correct = 0.0, 0
     for number, part in enumerate(todo, start=1):
         mine, count = group.share(part)
-        batch = feed.collate(mine).to(device)
+        batch = feed.collate(mine).to(machine.device)
         with nullcontext() if number == len(todo) else group.no_sync(model):
-            with autocast():
+            with machine.autocast():
                 outcome = objective(model, batch)
             weight = count / total
             (outcome.loss * (weight * group.size)).backward()
@@ -175,15 +166,13 @@ def backward(model: nn.Module, todo: Sequence[Sequence[int]], feed: Feed, object
 
 
 def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
-    """Cut rows into at most `count` consecutive parts of nearly equal size, none empty."""
+    """Cut rows into at most `count` consecutive parts, none empty, all of one size but perhaps the last."""
     size = math.ceil(len(rows) / count)
     return [rows[start:start + size] for start in range(0, len(rows), size)]
 
 
 def explain_divergence(step: int, loss: float, norm: float, names: Sequence[str]) -> str:
-    """The message of Diverged: which step, which examples, and what usually causes it."""
+    """Write the message of Diverged: which value is infinite or NaN, at which step, on which examples."""
     what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return (f"{what} at step {step} (examples {shown}); the weights before it are kept.\n"
-            "Usual causes: a learning rate that is too high (lower --lr, add --warmup or --max_grad_norm 1), "
-            "or damaged weights")
+    return f"{what} at step {step} (examples {shown}); the weights before it are kept"

@@ -1,4 +1,4 @@
-"""How the learning rate moves over a run."""
+"""Schedules change the learning rate over a run."""
 
 import math
 from typing import Literal
@@ -11,10 +11,11 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 def make_scheduler(optimizer: Optimizer, schedule: Schedule, warmup: float, total_steps: int,
                    floor: float = 0.0) -> LambdaLR:
-    """Rise linearly from 0 during the first `warmup` share of total_steps, then stay, or fall to `floor` times the
-    top by the end of them and stay there.
+    """Make a scheduler that scales each parameter group's learning rate. Step it once after every optimizer step.
 
-    To be stepped once after every optimizer step. The first step already has a rate above 0.
+    warmup: share of total_steps, 0 to 1, in which the rate rises linearly; the first step already has a rate above 0.
+    schedule: after the warm-up, 'constant' stays at the full rate; 'linear' and 'cosine' fall to `floor` times the full
+    rate at total_steps and stay there.
     """
     warmup_steps = round(warmup * total_steps)
 

@@ -1,39 +1,49 @@
-"""What compares backbones: accuracies keyed by what decides them, probes that see knowledge, losses that compare."""
+"""What compares backbones: accuracies keyed by what decides them, and probes that see knowledge."""
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from benchmarks import accuracy
-from benchmarks.ablations import table
 from benchmarks.probe import probe
-from data.tasks import COURSE_DEFAULTS
+from finetuning.recipes import COURSE_DEFAULTS
 
 
-def test_a_probe_sees_what_a_backbone_knows(root: Path, tmp_path: Path) -> None:
-    """Catches a probe of the wrong vectors or labels: the bundled weights must show more than random ones can."""
+@pytest.fixture
+def toy(root: Path, tmp_path: Path) -> Path:
+    """The folder of a small GPT-2 with random weights and gpt2-tiny's tokenizer."""
     from models.config import GPT2Config
     from models.gpt2 import GPT2Model
     from models.pretrained import save_pretrained
 
-    tiny = root / "models" / "gpt2-tiny"
     shape = GPT2Config(vocab_size=16384, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
                        max_position_embeddings=512)
-    save_pretrained(GPT2Model(shape), tmp_path / "random", tokenizer_file=tiny / "tokenizer.json")
-    assert probe(tiny, "sst-sample") > probe(tmp_path / "random", "sst-sample") + 0.05
+    tokenizer = root / "models" / "gpt2-tiny" / "tokenizer.json"
+    save_pretrained(GPT2Model(shape), tmp_path / "toy", tokenizer_file=tokenizer)
+    return tmp_path / "toy"
 
 
-def test_losses_of_other_vocabularies_are_compared_on_the_same_text() -> None:
-    """Catches a vocabulary of half as many, harder tokens that seems worse than it is: 8 nats for twice the text."""
-    common = {"tokens": 100, "seconds": 1.0, "weights_mb": 1.5, "probe": {"sst": 0.4}}
-    runs = [{**common, "change": {}, "held_out_loss": 5.0, "held_out_tokens": 1000},
-            {**common, "change": {"vocab_size": 16384}, "held_out_loss": 8.0, "held_out_tokens": 500}]
-    lines = table(runs).splitlines()
-    assert lines[2] == "| nothing | 1.5 MB | 5.000 | 0.400 |"
-    assert lines[3] == "| vocab_size 16384 | 1.5 MB | 4.000 | 0.400 |"
+def test_a_probe_sees_what_a_backbone_knows(root: Path, toy: Path) -> None:
+    """Catches a probe of the wrong vectors or labels: the bundled weights must show more than random ones can."""
+    assert probe(root / "models" / "gpt2-tiny", "sst-sample") > probe(toy, "sst-sample") + 0.05
+
+
+def test_a_run_is_made_once(root: Path, toy: Path, tmp_path: Path) -> None:
+    """Catches a line that a later command does not know again, so that hours of runs would be repeated."""
+    command = [sys.executable, "-m", "benchmarks.accuracy", "--results", str(tmp_path / "runs.jsonl"),
+               "--model", str(toy), "--tasks", "sst-sample", "--seeds", "1", "--modes", "last-linear-layer",
+               "--backbones", "pretrained"]
+    first, second = (subprocess.run(command, cwd=root, capture_output=True, text=True) for _ in range(2))
+    assert "sst-sample, last-linear-layer, pretrained, seed 1" in first.stdout, first.stderr
+    (line,) = (tmp_path / "runs.jsonl").read_text().splitlines()
+    run = json.loads(line)
+    assert second.stdout.splitlines() == accuracy.table([run]).splitlines() == first.stdout.splitlines()[1:]
+    assert run["examples"] == 120 and run["recipe"] == asdict(COURSE_DEFAULTS["last-linear-layer"])
 
 
 def run_line(source: str, **values: object) -> dict:

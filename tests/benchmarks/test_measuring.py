@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.arena import Contender, machine_facts, spread_of, turns
+from benchmarks.contenders import Contender, take_turns
 from benchmarks.growth import curves, exponents, plot
 from benchmarks.results import (
     BEGIN,
@@ -18,8 +18,10 @@ from benchmarks.results import (
     Target,
     json_lines,
     judge_all,
+    machine_facts,
     markdown_tables,
     replace_tables,
+    spread_of,
     text_tables,
     with_earlier,
 )
@@ -49,7 +51,7 @@ def test_a_contender_answers_from_its_own_process() -> None:
     with Contender("small", 1, Pretender, 1) as small, Contender("large", 1, Pretender, 300) as large:
         seconds, result = small.do("add", 2, 3)
         assert result == 5 and 0 < seconds < 1
-        assert large.peak_mb() - small.peak_mb() == pytest.approx(299, abs=40)
+        assert large.peak_memory() - small.peak_memory() == pytest.approx(299, abs=40)
     del parents
     assert not small.process.is_alive()
 
@@ -70,7 +72,7 @@ def test_turns_are_taken_in_changing_order() -> None:
     """Would catch one contender always going first, or rounds mixed up."""
     log = []
     moves = {name: lambda name=name: log.append(name) or float(len(log)) for name in "abc"}
-    assert turns(2, moves) == {"a": (1.0, 6.0), "b": (2.0, 4.0), "c": (3.0, 5.0)}
+    assert take_turns(2, moves) == {"a": (1.0, 6.0), "b": (2.0, 4.0), "c": (3.0, 5.0)}
     assert "".join(log) == "abcbca"
 
 
@@ -96,13 +98,13 @@ def test_targets_compare_rounds_in_pairs() -> None:
     """Would catch a ratio turned round, or one of medians that drift apart: here the machine slows down by half."""
     results = [Result("r", "ours", (1.0, 2.0, 2.0)), Result("r", "peer", (3.0, 6.0, 6.3))]
     table = {(result.row, result.contender): result for result in results}
-    verdict = Target("r", "peer", "faster", 3.0).judge(table)
+    verdict = Target("r", "peer", "faster", 3.0).judge({}, table)
     assert verdict["figure"] == pytest.approx(3.0) and verdict["met"]
-    assert Target("r", "peer", "faster", 3.1).judge(table)["met"] is False
-    assert Target("r", "peer", "cost", 0.3).judge(table)["met"] is False
-    assert Target("r", "peer", "cost", 0.34).judge(table)["met"]
-    assert Target("r", "", "limit", 1.9).judge(table)["met"] is False
-    assert Target("r", "nobody", "cost", 1).judge(table) is None
+    assert Target("r", "peer", "faster", 3.1).judge({}, table)["met"] is False
+    assert Target("r", "peer", "cost", 0.3).judge({}, table)["met"] is False
+    assert Target("r", "peer", "cost", 0.34).judge({}, table)["met"]
+    assert Target("r", "", "limit", 1.9).judge({}, table)["met"] is False
+    assert Target("r", "nobody", "cost", 1).judge({}, table) is None
 
 
 def test_tables_show_rates_and_verdicts() -> None:
@@ -111,22 +113,37 @@ def test_tables_show_rates_and_verdicts() -> None:
                Result("training, sst", "course", (0.4, 0.4), "s/example"),
                Result("training, sst", "Hugging Face", (0.12, 0.12), "s/example")]
     facts = machine_facts(1)
-    text, markdown = text_tables(results), markdown_tables(facts, results)
+    text, markdown = text_tables(facts, results), markdown_tables(facts, results)
     assert "10.00 (10.00 to 10.00) examples/s" in text and "2.50 (2.50 to 2.50) examples/s" in text
-    assert [verdict["met"] for verdict in judge_all(results)] == [True, False]
+    assert [verdict["met"] for verdict in judge_all(facts, results)] == [True, False]
     assert "| training, sst | at least 2 x as fast as course | 4 x | met |" in markdown
     assert "1.2 x | **missed** |" in markdown
     records = [json.loads(line) for line in json_lines(facts, results).splitlines()]
     assert [next(iter(record)) for record in records] == ["facts"] + ["result"] * 3 + ["target"] * 2
 
 
+@pytest.mark.parametrize("facts, reason", [
+    ({"files": {"sst": "ids-sst-sample-train.csv"}, "shape": "gpt2"}, "set for the real files"),
+    ({"files": {"sst": "ids-sst-train.csv"}, "shape": "toy"}, "set for GPT-2 124M"),
+])
+def test_what_a_target_was_not_set_for_is_not_judged(facts: dict, reason: str) -> None:
+    """Would catch a MISSED for texts too short to have padding, and AdamW's targets let off with the others."""
+    results = [Result("training, sst", "ours", (1.0,)), Result("training, sst", "course", (1.1,)),
+               Result("AdamW step, gpt2", "ours", (2.0,)), Result("AdamW step, gpt2", "course", (1.0,))]
+    assert [verdict["met"] for verdict in judge_all(facts, results)] == [False, None]
+    text = text_tables(facts, results)
+    assert f"not judged: {reason}" in text and text.count("MISSED") == 1
+    facts["files"]["sst"], facts["shape"] = "ids-sst-train.csv", "gpt2"
+    assert [verdict["met"] for verdict in judge_all(facts, results)] == [False, False]
+
+
 def test_alike_means_within_the_noise() -> None:
     """Would catch a difference that is called noise, or noise that is called a difference."""
     table = {("r", name): Result("r", name, costs, "share") for name, costs in
              {"a": (0.30, 0.35, 0.40), "b": (0.31, 0.33, 0.41), "c": (0.40, 0.44, 0.50)}.items()}
-    assert Target("r", "b", "alike", 0.05, "a").judge(table)["met"]
-    assert Target("r", "a", "alike", 0.05, "a").judge(table)["figure"] == 1
-    assert Target("r", "c", "alike", 0.05, "a").judge(table)["met"] is False
+    assert Target("r", "b", "alike", 0.05, "a").judge({}, table)["met"]
+    assert Target("r", "a", "alike", 0.05, "a").judge({}, table)["figure"] == 1
+    assert Target("r", "c", "alike", 0.05, "a").judge({}, table)["met"] is False
 
 
 def test_rows_measured_again_replace_the_earlier_ones() -> None:

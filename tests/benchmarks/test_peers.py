@@ -7,11 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.adamw import OPTIMIZERS, OPTIONS, parameters
 from benchmarks.course import Course
+from benchmarks.growth import USUAL, Growth
 from benchmarks.huggingface import GroupedByLength, HuggingFace
-from benchmarks.ours import Ours
+from benchmarks.ours import Ours, TinyOnSample
 from benchmarks.rows import speed_note
 from benchmarks.workload import Workload
+from engine.adamw import FastAdamW
+from engine.gpt2 import FastGPT2
 from models.config import GPT2Config
 
 SHAPE = GPT2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128,
@@ -27,10 +31,10 @@ def test_the_course_trains_to_the_same_loss(work: Workload, monkeypatch: pytest.
     """Would catch a wrong mask, position, loss or update on either side: dropout off, the same batches, one GELU."""
     monkeypatch.setattr(F, "gelu", functools.partial(F.gelu, approximate="tanh"))  # the course's differs by 4.7e-4
     ours, course = Ours(work), Course(work, dropout=0.0)
-    ours.model.head[0].p = 0.0
-    for p in ours.model.parameters():
+    ours.model.classifier.head[0].p = 0.0
+    for p in ours.model.classifier.parameters():
         p.data.mul_(3)  # away from the uniform guess, where a wrong model loses as much as a right one
-    course.model.load_state_dict(ours.model.state_dict())
+    course.model.load_state_dict(ours.model.classifier.state_dict())
     for optimizer in (ours.optimizer, course.optimizer):
         optimizer.param_groups[0]["lr"] = 3e-3
     batches = course.training_order()
@@ -77,6 +81,39 @@ def test_useful_work_is_that_of_the_model(work: Workload) -> None:
         course.model(ids, torch.ones_like(ids)).sum().backward()
     head = 3 * 2 * 8 * 32 * 5
     assert course.useful_flops([range(8)]) == pytest.approx(counter.get_total_flops() - head, rel=0.01)
+
+
+def test_the_engine_serves_ours(work: Workload) -> None:
+    """Would catch targets of the engine's that are held against the definition, and passes that skip the engine."""
+    ours = Ours(work)
+    assert isinstance(ours.optimizer, FastAdamW) and isinstance(ours.model.gpt.forward.__self__, FastGPT2)
+
+
+def test_gpt2_tiny_learns_in_any_order() -> None:
+    """Would catch an error that is an accuracy, and a comparison of two equal orders."""
+    tiny = TinyOnSample()
+    assert tiny.error(0, True, epochs=0) > 0.6  # untrained head, five labels
+    errors = [tiny.error(0, bucket, epochs=1) for bucket in (True, False)]
+    assert max(errors) < 0.6 and errors[0] != errors[1]
+
+
+def test_all_optimizers_take_the_same_steps() -> None:
+    """Would catch other options for one contender: with hardly any eps, PyTorch's rule gives what ours does."""
+    params = {}
+    for name, make in OPTIMIZERS.items():
+        params[name] = parameters(SHAPE)
+        optimizer = make(params[name], **OPTIONS | {"lr": 1e-3, "eps": 1e-15})
+        for _ in range(3):
+            optimizer.step()
+    for theirs in params.values():
+        torch.testing.assert_close(theirs, params["ours"], rtol=0, atol=1e-6)
+
+
+def test_growth_is_timed_at_any_size() -> None:
+    """Would catch a size that the loop is not given."""
+    growth = Growth()
+    small, large = (growth.epoch(**USUAL | {"texts": texts, "width": 64}) for texts in (8, 64))
+    assert 0 < small < large
 
 
 def test_ours_takes_the_sizes_of_an_epoch(work: Workload) -> None:

@@ -177,7 +177,7 @@ def test_features_have_the_same_interface():
     features = torch.arange(12.0).view(4, 3)
     dataset = FeatureDataset(features, torch.tensor([0, 1, 0, 1]))
     batch = dataset.collate([3, 0])
-    assert torch.equal(batch.inputs[0], features[[3, 0]]) and len(batch.inputs) == 1
+    assert torch.equal(batch.inputs[0], features[[3, 0]]) and torch.equal(batch.inputs[1], torch.ones(2, 1).long())
     assert batch.labels.tolist() == [1, 0] and batch.index.tolist() == [3, 0] and len(batch) == 2
     assert len(epoch_order(dataset.lengths, 3, 0, 0)) == 2 and len(dataset) == 4
     assert FeatureDataset(features, None).collate([0]).labels is None

@@ -127,7 +127,7 @@ def test_unreachable(tmp_path, monkeypatch):
     """Catches a traceback or silence without a network; the message names the way round."""
     with pytest.raises(UserError, match="--from FOLDER") as caught:
         run(monkeypatch, "--base-url", "http://127.0.0.1:9", "--to", tmp_path / "data")
-    assert "127.0.0.1:9/ids-a.csv" in str(caught.value) and "--quick" in str(caught.value)
+    assert "127.0.0.1:9/ids-a.csv" in str(caught.value) and "--from FOLDER" in str(caught.value)
     assert not (tmp_path / "data").exists()
 
 

@@ -9,12 +9,10 @@ from data.rules import (
     COURSE_RULES,
     RULES,
     Rules,
-    detokenise,
     drop_break_tags,
     map_control_characters,
     strip_spaces,
     unquote_again,
-    unquote_wrapped,
 )
 
 
@@ -40,13 +38,6 @@ def test_unquote_again_undoes_csv_quoting(text):
     assert unquote_again(text) == text  # so train and dev, which begin with a space, stay as they are
 
 
-def test_unquote_wrapped():
-    """Catches leaving the last round of CFIMDB's quoting, or eating an author's quote marks after it."""
-    assert unquote_wrapped(' """ Good "" film "" "') == '" Good " film " '
-    assert unquote_wrapped(unquote_again('" """""" Good """""""')) == '" Good "'
-    assert unquote_wrapped(' "Good"') == '"Good"'
-
-
 def test_map_control_characters():
     """Catches C1 characters read as Latin-1, and other characters touched."""
     assert map_control_characters("a \x96 b\x97 \x91c\x85") == "a – b— ‘c…"
@@ -67,18 +58,6 @@ def test_drop_break_tags(text, want):
     assert drop_break_tags(text) == want
 
 
-@pytest.mark.parametrize(("text", "want"), [
-    ("it is n't good , but it 's long .", "it isn't good, but it's long."),
-    ("-LRB- a `` new '' Conan -RRB- ; I 'd go !", '(a "new" Conan); I\'d go!'),
-    ("co-writer\\/director", "co-writer/director"),
-    ("$ 5 -LSB- sic -RSB-", "$5 [sic]"),
-    ("nothing to do - at all", "nothing to do - at all"),
-])
-def test_detokenise(text, want):
-    """Catches Penn Treebank forms left over, and prose that needs nothing being changed."""
-    assert detokenise(text) == want
-
-
 def test_strip_spaces():
     """Catches the course's leading space, which only some files have."""
     assert strip_spaces(" a  b \t") == "a  b"
@@ -90,16 +69,14 @@ def test_choice():
     assert Rules()(text) == text
     assert COURSE_RULES(text) == 'it is n\'t "it" – yes'
     assert COURSE_RULES.without("break-tags")(text) == 'it is n\'t "it" –<br />yes'
-    assert COURSE_RULES.plus("detokenise")(text) == 'it isn\'t "it" – yes'
-    assert COURSE_RULES.plus("strip").names.count("strip") == 1
     for name in COURSE_RULES.names:
         assert COURSE_RULES.without(name)(text) != COURSE_RULES(text)
 
 
 def test_unknown_name():
     """Catches a misspelt rule that is silently ignored."""
-    for act in (lambda: Rules(("stripp",)), lambda: Rules().without("stripp"), lambda: Rules().plus("x")):
-        with pytest.raises(UserError, match="there are unquote-again, unquote-wrapped"):
+    for act in (lambda: Rules(("stripp",)), lambda: Rules().without("stripp")):
+        with pytest.raises(UserError, match="there is no rule 'stripp'; the rules are unquote-again, control-ch"):
             act()
 
 

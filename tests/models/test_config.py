@@ -4,21 +4,16 @@ import dataclasses
 
 import pytest
 
-from models.config import SIZES, GPT2Config
+from models.config import GPT2Config
 
 
 def test_defaults_are_the_124m_model():
     """Catches: a changed default, and an inner width that is not GPT-2's four times the hidden size."""
     config = GPT2Config()
     assert (config.vocab_size, config.max_position_embeddings) == (50257, 1024)
-    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == SIZES["gpt2"]
-    assert (config.intermediate_size, config.head_size) == (3072, 64)
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
+    assert config.intermediate_size == 3072
     assert config.layer_norm_eps == 1e-5
-
-
-def test_published_sizes_have_heads_of_64():
-    """Catches: a wrong number in the table."""
-    assert {name: C // nh for name, (C, _, nh) in SIZES.items()} == dict.fromkeys(SIZES, 64)
 
 
 @pytest.mark.parametrize("field, value", [

@@ -8,7 +8,7 @@ from tests.mutants import caught_by, mutate
 SUM = "self.word_embedding(input_ids) + self.pos_embedding(positions)"
 EMBED = f"return self.embed_dropout({SUM})"
 FINAL = "self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))"
-LAST = "last = (attention_mask.ne(0) * positions).argmax(dim=1)"
+LAST = "last = (attention_mask.ne(0) * torch.arange(T, device=input_ids.device)).argmax(dim=1)"
 TOKEN = "return hidden_state @ self.word_embedding.weight.T"
 LOOP = "for layer in self.gpt_layers:\n            hidden_states"
 
@@ -27,14 +27,13 @@ MODEL = {
     "M56 no final norm": ("final LayerNorm is missing", [(FINAL, FINAL.removeprefix("self.final_layer_norm"))]),
     "M56 final norm twice": ("final LayerNorm is applied twice", [(FINAL, f"self.final_layer_norm({FINAL})")]),
     "M57 eps": ("first differs", [("eps=config.layer_norm_eps", "eps=1e-2")]),
-    "M58 last position": ("it is the last position", [(LAST, "last = positions[-1].expand(B)")]),
+    "M58 last position": ("it is the last position", [(LAST, "last = torch.full((B,), T - 1)")]),
     "M58 one too far": ("one too far", [(LAST, "last = attention_mask.sum(dim=1).clamp(max=T - 1)")]),
-    "M58 holes": ("mask with holes", [(LAST, "last = attention_mask.sum(dim=1) - 1")]),
-    "M58 first": ("the first token", [(LAST, "last = 0 * positions[:1].expand(B)")]),
+    "M58 first": ("the first token", [(LAST, "last = torch.zeros(B, dtype=torch.long)")]),
     "M59 .T of the module": ("AttributeError", [(TOKEN, TOKEN.replace(".weight", ""))]),
     "M59 not transposed": ("RuntimeError", [(TOKEN, TOKEN.removesuffix(".T"))]),
     "M59 positions": ("the shape is", [(TOKEN, TOKEN.replace("word", "pos"))]),
-    "M60 one layer, shared": ("does not have the parameters of a GPT-2", [
+    "M60 one layer, shared": ("has no parameter", [
         ("GPT2Layer(config) for _ in range(config.num_hidden_layers)",
          "[GPT2Layer(config)] * config.num_hidden_layers")]),
     "M60 first layer only": ("only the first layer", [(LOOP, LOOP.replace("layers:", "layers[:1]:"))]),
@@ -42,7 +41,7 @@ MODEL = {
         (LOOP, LOOP.replace("self.gpt_layers:", "[self.gpt_layers[0]] * len(self.gpt_layers):"))]),
     "M60 reversed": ("reverse order", [(LOOP, LOOP.replace("self.gpt_layers", "self.gpt_layers[::-1]"))]),
     "mask not handed on": ("attention_mask is ignored", [("self.embed(input_ids), attention_mask)",
-                                                          "self.embed(input_ids))")]),
+                                                          "self.embed(input_ids), 0 * attention_mask + 1)")]),
     "mask inverted": ("first differs after layer 1", [("[:, None, None, :] == 0", "[:, None, None, :] != 0")]),
 }
 
@@ -63,7 +62,7 @@ def test_a_wrong_model_is_caught(name, folder):
 
 
 @pytest.mark.parametrize("name, named, edits", [
-    ("gpt2_layer", "exact (erf) form", [(', approximate="tanh"', "")]),
+    ("gpt2_layer", "", [("x + self.out_dropout(", "self.out_dropout(")]),
     ("attention", "not divided by sqrt(head size)", [(" / math.sqrt(hs)", "")]),
     ("attention", "tokens see what follows", [(".tril()", ".triu().T.fill_(True)")]),
 ])
@@ -74,7 +73,22 @@ def test_parity_names_mistakes_of_the_parts(name, named, edits, folder, monkeypa
         monkeypatch.setattr("models.gpt2.GPT2Layer", mutant.GPT2Layer)
     else:
         monkeypatch.setattr("modules.gpt2_layer.CausalSelfAttention", mutant.CausalSelfAttention)
-        monkeypatch.setattr(mutant, "fastest", lambda *_: mutant.attention)
     from models.gpt2 import GPT2Model
     mistakes = caught_by(sanity.WHOLE, GPT2Model, folder)
     assert any(named in mistake for mistake in mistakes), mistakes
+
+
+def test_the_last_token_by_counting_passes_with_a_note():
+    """Catches: what every student writes, and is right for each mask that training makes, taken for a mistake."""
+    kind = mutate("models/gpt2.py", (LAST, "last = attention_mask.sum(dim=1) - 1")).GPT2Model
+    assert caught_by(sanity.PARTS, kind) == []
+    assert "mask with holes" in sanity.last_token(kind).note
+
+
+def test_parity_accepts_the_exact_gelu(folder, monkeypatch):
+    """Catches: a right model of the course's starter that fails on a checkpoint, or passes without a word."""
+    mutant = mutate("modules/gpt2_layer.py", (', approximate="tanh"', ""))
+    monkeypatch.setattr("models.gpt2.GPT2Layer", mutant.GPT2Layer)
+    from models.gpt2 import GPT2Model
+    result = sanity.parity(GPT2Model, folder)
+    assert result.passed and "exact form" in result.note

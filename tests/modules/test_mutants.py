@@ -8,26 +8,26 @@ import pytest
 from sanity import attention, layer
 from tests.mutants import caught_by, mutate
 
-CAUSAL = "scores = scores.masked_fill(~causal_mask(T, query.device), -math.inf)"
-PADDING = "scores = scores + attention_mask.to(scores.dtype)"
-SOFTMAX = "dropout(scores.softmax(dim=-1))"
+CAUSAL = "scores.masked_fill(~causal, -math.inf)"
+PADDING = " + attention_mask"
+SOFTMAX = "self.dropout(scores.softmax(dim=-1))"
 SPLIT = "x.view(B, T, self.num_attention_heads, C // self.num_attention_heads).transpose(1, 2)"
 
 ATTENTION = {  # name: (part of a mistake that must be named, edits)
     "M27 no scale": ("not divided by sqrt(head size)", [(" / math.sqrt(hs)", "")]),
     "M28 scale by hs": ("divided by the head size", [("math.sqrt(hs)", "hs")]),
-    "M28 scale by sqrt(C)": ("sqrt(hidden size)", [("math.sqrt(hs)", "math.sqrt(hs * query.shape[1])")]),
+    "M28 scale by sqrt(C)": ("sqrt(hidden size)", [("math.sqrt(hs)", "math.sqrt(hidden_states.shape[-1])")]),
     "M28 scale twice": ("divided by the head size", [("math.sqrt(hs)", "math.sqrt(hs) / math.sqrt(hs)")]),
-    "M29 no causal mask": ("there is no causal mask", [(CAUSAL, "pass")]),
+    "M29 no causal mask": ("there is no causal mask", [(CAUSAL, "scores")]),
     "M30 one ahead": ("one token ahead", [(".tril()", ".tril(1)")]),
     "M30 strict": ("hides each token from itself", [(".tril()", ".tril(-1)")]),
     "M31 transposed": ("transposed", [(".tril()", ".triu()")]),
     "M32 masked scores are 0": ("", [(CAUSAL, CAUSAL.replace("-math.inf", "0.0"))]),
-    "M33 mask after softmax": ("", [(CAUSAL, "pass"), (SOFTMAX, "dropout(scores.softmax(dim=-1).tril())")]),
+    "M33 mask after softmax": ("", [(CAUSAL, "scores"), (SOFTMAX, "self.dropout(scores.softmax(dim=-1).tril())")]),
     "M34 padding multiplied": ("", [(PADDING, PADDING.replace("+", "*"))]),
-    "M35 padding ignored": ("attention_mask is ignored", [(PADDING, "pass")]),
-    "M35 padding inverted": ("inverted", [(PADDING, "scores = scores - 1e9 * (attention_mask == 0)")]),
-    "M35 padding too weak": ("too weak", [(PADDING, "scores = scores + attention_mask.clamp(min=-1)")]),
+    "M35 padding ignored": ("attention_mask is ignored", [(PADDING, "")]),
+    "M35 padding inverted": ("inverted", [(PADDING, " - 1e9 * (attention_mask == 0)")]),
+    "M35 padding too weak": ("too weak", [(PADDING, " + attention_mask.clamp(min=-1)")]),
     "M36 softmax over queries": ("", [("softmax(dim=-1))", "softmax(dim=-2))")]),
     "M36 softmax over heads": ("", [("softmax(dim=-1))", "softmax(dim=1))")]),
     "M37 query and key swapped": ("query and key are swapped",
@@ -35,22 +35,23 @@ ATTENTION = {  # name: (part of a mistake that must be named, edits)
     "M37 key and value swapped": ("key and value are swapped", [
         ("self.split_heads(self.key(", "self.split_heads(self.value( "),
         ("self.split_heads(self.value(h", "self.split_heads(self.key(h")]),
-    "M38 split by view": ("", [(SPLIT, "x.reshape(B, self.num_attention_heads, T, -1)")]),
-    "M38 merge by view": ("", [("mixed.transpose(1, 2).flatten(2)", "mixed.reshape(hidden_states.shape)")]),
+    "M38 split by view": ("split by a view", [(SPLIT, "x.reshape(B, self.num_attention_heads, T, -1)")]),
+    "M38 merge by view": ("merged by a view", [
+        ("mixed.transpose(1, 2).flatten(2)", "mixed.reshape(hidden_states.shape)")]),
     "M38 one head": ("one large head", [("self.num_attention_heads = nh", "self.num_attention_heads = 1")]),
-    "M39 dropout on scores": ("before the softmax", [(SOFTMAX, "dropout(scores).softmax(dim=-1)")]),
+    "M39 dropout on scores": ("before the softmax", [(SOFTMAX, "self.dropout(scores).softmax(dim=-1)")]),
     "M40 no dropout": ("no dropout", [(SOFTMAX, "scores.softmax(dim=-1)")]),
     "M40 dropout on values": ("single numbers", [(SOFTMAX, "scores.softmax(dim=-1)"),
-                                                 ("weights @ value", "weights @ dropout(value)")]),
+                                                 ("weights @ value", "weights @ self.dropout(value)")]),
     "M40 dropout in eval": ("active in eval mode",
-                            [(SOFTMAX, "F.dropout(scores.softmax(dim=-1), dropout.p, True)")]),
-    "M41 mask on the CPU": ("device", [("dtype=torch.bool, device=device)", "dtype=torch.bool)")]),
+                            [(SOFTMAX, "nn.functional.dropout(scores.softmax(dim=-1), self.dropout.p, True)")]),
+    "M41 mask on the CPU": ("device", [("dtype=torch.bool, device=scores.device)", "dtype=torch.bool)")]),
     "M42 heads fixed": ("", [("self.num_attention_heads = nh", "self.num_attention_heads = 4")]),
     "M42 length fixed": ("", [("torch.ones(T, T,", "torch.ones(8, 8,"), (".tril()", ".tril()[:T, :T]")]),
-    "M43 mask changed in place": ("in place", [(PADDING, "scores = scores + attention_mask.add_(-1.0)")]),
-    "float32 fixed": ("float64", [("return weights @ value", "return (weights @ value).float()")]),
-    "softmax by hand": ("maximum", [(SOFTMAX, "dropout(scores.exp() / scores.exp().sum(-1, keepdim=True))")]),
-    "detached": ("no gradient reaches", [("return weights @ value", "return weights.detach() @ value")]),
+    "M43 mask changed in place": ("in place", [(PADDING, " + attention_mask.add_(-1.0)")]),
+    "float32 fixed": ("float64", [("weights @ value", "(weights @ value).float()")]),
+    "softmax by hand": ("maximum", [(SOFTMAX, "self.dropout(scores.exp() / scores.exp().sum(-1, keepdim=True))")]),
+    "detached": ("no gradient reaches", [("weights @ value", "weights.detach() @ value")]),
 }
 
 NORM_1, NORM_2 = "self.attention_layer_norm(x)", "self.out_layer_norm(x)"
@@ -81,7 +82,6 @@ LAYER = {
     "M50 relu": ("ReLU", [(GELU, f"F.relu(self.interm_dense({NORM_2}))")]),
     "M50 sigmoid": ("sigmoid", [("inner = ", "inner = self.interm_dense(self.out_layer_norm( x)); inner = "),
                                 (GELU, "inner * (1.702 * inner).sigmoid()")]),
-    "M50 erf": ("exact (erf) form", [(', approximate="tanh"', "")]),
     "M51 dropout before attention_dense": ("before the dense layer", [
         ("self.attention_dropout(self.attention_dense(attended))",
          "self.attention_dense(self.attention_dropout(attended))")]),
@@ -116,13 +116,43 @@ def test_a_wrong_layer_is_caught(name):
 
 
 @pytest.mark.parametrize("edits", [
-    [(CAUSAL, "scores = scores.masked_fill(~causal_mask(T, query.device), torch.finfo(scores.dtype).min)")],
-    [(CAUSAL, "scores = scores + torch.full_like(scores[0, 0], -1e4).triu(1)")],
+    [(CAUSAL, "scores.masked_fill(~causal, torch.finfo(scores.dtype).min)")],
+    [(CAUSAL, "scores + torch.full_like(scores[0, 0], -1e4).triu(1)")],
     [(" / math.sqrt(hs)", " * hs ** -0.5")],
-    [(SOFTMAX, "dropout(nn.Softmax(dim=-1)(scores))")],
-    [("return weights @ value", "return torch.einsum('bhij,bhjd->bhid', weights, value)")],
-    [(PADDING, "scores = scores + (attention_mask + 1.0)")],  # softmax does not see what is added everywhere
+    [(SOFTMAX, "self.dropout(nn.Softmax(dim=-1)(scores))")],
+    [("weights @ value", "torch.einsum('bhij,bhjd->bhid', weights, value)")],
+    [(PADDING, " + (attention_mask + 1.0)")],  # softmax does not see what is added everywhere
 ], ids=["finfo.min", "-1e4", "root", "nn.Softmax", "einsum", "one more"])
 def test_a_right_attention_passes(edits):
     """Catches: a check that refuses another right way to write attention."""
     assert caught_by(attention.CHECKS, mutate("modules/attention.py", *edits).CausalSelfAttention) == []
+
+
+def test_the_exact_gelu_passes_with_a_note():
+    """Catches: a right layer of the course's starter that fails, and dropout mistakes in it that are overlooked."""
+    kind = mutate("modules/gpt2_layer.py", (', approximate="tanh"', "")).GPT2Layer
+    assert caught_by(layer.CHECKS, kind) == []
+    assert "exact (erf) form" in layer.known_answer(kind).note
+    assert layer.known_answer(mutate("modules/gpt2_layer.py", ("import torch", "import torch ")).GPT2Layer).note == ""
+    wrong = mutate("modules/gpt2_layer.py", (', approximate="tanh"', ""), (
+        "self.out_dropout(self.out_dense(inner))", "self.out_dense(inner)")).GPT2Layer
+    assert caught_by(layer.CHECKS, wrong) == ["out_dropout: there is no dropout here"]
+
+
+@pytest.mark.parametrize("old, new", [
+    ("nn.Dropout(config.attention_probs_dropout_prob)", "nn.Dropout(0.1)"),
+    ("self.dropout(scores.softmax(dim=-1))",
+     "nn.functional.dropout(scores.softmax(dim=-1), 0.1, self.training)"),
+])
+def test_a_dropout_probability_of_its_own_is_named(old, new):
+    """Catches: "no known mistake" for a probability that ignores the config."""
+    kind = mutate("modules/attention.py", (old, new)).CausalSelfAttention
+    mistakes = caught_by(attention.CHECKS, kind)
+    assert any("take config.attention_probs_dropout_prob" in mistake for mistake in mistakes), mistakes
+
+
+def test_dropout_before_the_softmax_with_finite_masks_is_named():
+    """Catches: a diagnosis that knows this mistake with masks of -inf only."""
+    kind = mutate("modules/attention.py", (CAUSAL, "scores.masked_fill(~causal, -1e4)"), (
+        SOFTMAX, "self.dropout(scores).softmax(dim=-1)")).CausalSelfAttention
+    assert "before the softmax" in attention.dropout(kind).mistake

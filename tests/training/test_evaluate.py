@@ -8,7 +8,9 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from data.batching import FeatureDataset, TextDataset, eval_order
+from tests.training.toy import Unmasked
 from training.evaluate import Score, leaves_model_as_found, predict, score
+from training.machine import Machine
 
 FUZZ = settings(deadline=None, max_examples=40)
 
@@ -21,7 +23,7 @@ class Net(nn.Module):
         self.frozen = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))
 
-    def forward(self, features):
+    def forward(self, features, mask=None):
         return self.head(self.frozen(features))
 
 
@@ -43,7 +45,7 @@ def test_outputs_are_in_file_order_whatever_the_batches(data):
     cuts = sorted(data.draw(st.sets(st.integers(1, max(count - 1, 1)))) & set(range(1, count)))
     batches = [order[start:end] for start, end in zip([0, *cuts], [*cuts, count], strict=True)]
     features = torch.arange(count, dtype=torch.float32)[:, None] * torch.tensor([1.0, -1.0])
-    outputs = predict(nn.Identity(), batches, FeatureDataset(features, None).collate)
+    outputs = predict(Unmasked(), batches, FeatureDataset(features, None).collate, Machine())
     assert torch.equal(outputs, features) and outputs.dtype == torch.float32
 
 
@@ -58,7 +60,7 @@ def test_padding_does_not_reach_the_wrong_row():
 
     ids = [[row + 1] * (row * 7 % 5 + 1) for row in range(23)]
     data = TextDataset(ids, None, pad_id=99)
-    outputs = predict(Sum(), eval_order(data.lengths, 4), data.collate)
+    outputs = predict(Sum(), eval_order(data.lengths, 4), data.collate, Machine())
     assert outputs.dtype == torch.float32
     assert outputs[:, 0].tolist() == [float(sum(row)) for row in ids]
 
@@ -66,8 +68,8 @@ def test_padding_does_not_reach_the_wrong_row():
 def test_predicting_twice_gives_the_same_and_no_graph():
     """Catches dropout left on, gradients tracked, and outputs that drag a graph along."""
     model, data = net(), FeatureDataset(torch.randn(9, 3), None)
-    first = predict(model, eval_order(data.lengths, 4), data.collate)
-    assert torch.equal(first, predict(model, eval_order(data.lengths, 4), data.collate))
+    first = predict(model, eval_order(data.lengths, 4), data.collate, Machine())
+    assert torch.equal(first, predict(model, eval_order(data.lengths, 4), data.collate, Machine()))
     assert not first.requires_grad and first.grad_fn is None
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -75,9 +77,9 @@ def test_predicting_twice_gives_the_same_and_no_graph():
 def test_what_was_predicted_can_be_trained_on():
     """Catches features that autograd refuses later, since they were made in inference mode."""
     data = FeatureDataset(torch.randn(9, 3), None)
-    features = FeatureDataset(predict(nn.Identity(), [range(9)], data.collate), [0] * 9)
+    features = FeatureDataset(predict(Unmasked(), [range(9)], data.collate, Machine()), [0] * 9)
     head = nn.Linear(3, 2)
-    head(*features.collate([1, 2, 3]).inputs).sum().backward()
+    head(features.collate([1, 2, 3]).features).sum().backward()
     assert head.weight.grad.abs().sum() > 0
 
 
@@ -88,7 +90,7 @@ def test_every_submodule_gets_its_mode_back():
     assert set(before.values()) == {True, False}
     seen = []
     model.head.register_forward_hook(lambda *_: seen.append(any(modes(model).values())))
-    predict(model, [[0, 1], [2, 3, 4]], data.collate)
+    predict(model, [[0, 1], [2, 3, 4]], data.collate, Machine())
     assert modes(model) == before and seen == [False, False]
 
 

@@ -11,9 +11,11 @@ from torch import nn
 
 from data.batching import FeatureDataset, TextDataset, epoch_order, eval_order
 from optimizer import AdamW
-from training.distributed import Group
+from tests.training.toy import Unmasked
 from training.evaluate import predict
 from training.loop import Diverged, Feed, Outcome, TrainState, classification, fit, parts
+from training.machine import Machine
+from training.parallel.process_group import Group
 
 V, C, LABELS = 20, 8, 3
 
@@ -86,7 +88,7 @@ def test_a_step_takes_the_gradient_of_its_batch_mean(batch_size, accumulate):
     model.head.weight.grad = torch.ones_like(model.head.weight)
     order = epoch_order(data.lengths, batch_size, 3, 0)
     models = []
-    fit(model, optimizer, feed(data, batch_size), exactly, TrainState(), epochs=1, accumulate=accumulate,
+    fit(model, optimizer, feed(data, batch_size), exactly, TrainState(), Machine(), epochs=1, accumulate=accumulate,
         after_step=lambda: models.append(copy.deepcopy(model)))
     before = [bag(dtype=torch.float64), *models[:-1]]
     assert len(optimizer.seen) == len(order)
@@ -101,7 +103,7 @@ def test_float32_gradient_is_near_the_exact_one(accumulate):
     """Catches an objective whose gradient is another one; float32 rounding allows about 1e-7 here."""
     model, data = bag(), texts()
     optimizer = Recorder(model.parameters(), lr=0.0)
-    fit(model, optimizer, feed(data, 11), classification, TrainState(), epochs=1, accumulate=accumulate)
+    fit(model, optimizer, feed(data, 11), classification, TrainState(), Machine(), epochs=1, accumulate=accumulate)
     for ours, exact in zip(optimizer.seen[0], exact_gradient(model, data, range(11)), strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-7)
 
@@ -122,7 +124,8 @@ def test_processes_that_share_a_batch_average_to_the_same_gradient():
     gradients = []
     for rank in range(world):
         optimizer = Recorder((model := bag(dtype=torch.float64)).parameters(), lr=0.0)
-        fit(model, optimizer, feed(data, 11), exactly, TrainState(), epochs=1, group=Group(rank, world))
+        fit(model, optimizer, feed(data, 11), exactly, TrainState(),
+            Machine(group=Group(rank, world)), epochs=1)
         gradients.append(optimizer.seen[0])
     rows = epoch_order(data.lengths, 11, 3, 0)[0]
     for *ours, exact in zip(*gradients, exact_gradient(bag(), data, rows), strict=True):
@@ -133,7 +136,7 @@ def test_epoch_sums_are_means_over_examples():
     """Catches a mean over batches (a short batch would count too much) and an accuracy of the last batch alone."""
     model, data, seen = bag(), texts(11), []
     state = TrainState()
-    fit(model, torch.optim.SGD(model.parameters(), lr=0.0), feed(data, 4), classification, state, epochs=2,
+    fit(model, torch.optim.SGD(model.parameters(), lr=0.0), feed(data, 4), classification, state, Machine(), epochs=2,
         accumulate=2, after_epoch=lambda: seen.append(replace(state)))
     batch = data.collate(range(11))
     with torch.no_grad():
@@ -149,7 +152,7 @@ def test_hooks_and_scheduler_run_once_a_step_and_once_an_epoch():
     model, data, state, calls = bag(), texts(11), TrainState(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
-    fit(model, optimizer, feed(data, 4), classification, state, epochs=2, scheduler=scheduler, accumulate=3,
+    fit(model, optimizer, feed(data, 4), classification, state, Machine(), epochs=2, scheduler=scheduler, accumulate=3,
         after_step=lambda: calls.append(("step", state.step, state.epoch, state.batch, scheduler.last_epoch)),
         after_epoch=lambda: calls.append(("epoch", state.step, state.epoch, state.batch, scheduler.last_epoch)))
     assert calls == [
@@ -166,11 +169,11 @@ def test_clipping_scales_the_whole_gradient():
     """Catches clipping by value or tensor by tensor, clipping of parts, and clipping of what is small enough."""
     data = texts()
     optimizer = Recorder((model := bag()).parameters(), lr=0.0)
-    fit(model, optimizer, feed(data, 11), classification, TrainState(), epochs=1)
+    fit(model, optimizer, feed(data, 11), classification, TrainState(), Machine(), epochs=1)
     free = optimizer.seen[0]
     for limit, expected in ((norm(free) / 3, norm(free) / 3), (norm(free) * 3, norm(free))):
         optimizer = Recorder((model := bag()).parameters(), lr=0.0)
-        fit(model, optimizer, feed(data, 11), classification, TrainState(), epochs=1, accumulate=4,
+        fit(model, optimizer, feed(data, 11), classification, TrainState(), Machine(), epochs=1, accumulate=4,
             max_grad_norm=limit)
         assert norm(optimizer.seen[0]) == pytest.approx(expected, rel=1e-5)
         for clipped, gradient in zip(optimizer.seen[0], free, strict=True):
@@ -215,7 +218,7 @@ class Run:
             self.reports.append((self.state.epoch, self.state.step, self.state.loss, self.state.accuracy))
             save(self.saved())
 
-        fit(self.model, self.optimizer, feed(texts()), classification, self.state, epochs=3, accumulate=2,
+        fit(self.model, self.optimizer, feed(texts()), classification, self.state, Machine(), epochs=3, accumulate=2,
             scheduler=self.scheduler, max_grad_norm=1.0, after_step=lambda: save(self.saved()),
             after_epoch=after_epoch)
         return self
@@ -241,7 +244,7 @@ def test_a_finished_run_does_nothing_more():
     """Catches a loop that trains one epoch too many when a finished run is resumed."""
     model, data = bag(), texts()
     before = copy.deepcopy(model.state_dict())
-    fit(model, AdamW(model.parameters()), feed(data), classification, TrainState(epoch=2, step=6), epochs=2,
+    fit(model, AdamW(model.parameters()), feed(data), classification, TrainState(epoch=2, step=6), Machine(), epochs=2,
         after_epoch=lambda: pytest.fail("no epoch is left"))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -269,7 +272,7 @@ def test_divergence_is_caught_before_the_weights(bad, value):
     names = [f"id{row}" for row in range(11)]
     with pytest.raises(Diverged) as caught:
         fit(model, optimizer, Feed(lambda epoch: order, data.collate, lambda rows: [names[row] for row in rows]),
-            objective, state, epochs=1, after_step=lambda: saves.append(copy.deepcopy(model.state_dict())))
+            objective, state, Machine(), epochs=1, after_step=lambda: saves.append(copy.deepcopy(model.state_dict())))
     assert state.step == 2 and len(saves) == 2
     assert all(torch.equal(saves[-1][name], tensor) for name, tensor in model.state_dict().items())
     assert all(s["step"] == 2 and s["exp_avg"].isfinite().all() for s in optimizer.state.values())
@@ -284,7 +287,7 @@ def test_a_long_list_of_examples_is_shortened():
     with torch.no_grad():
         model.head.bias[0] = math.nan
     with pytest.raises(Diverged, match=r"row .* and 12 more"):
-        fit(model, AdamW(model.parameters()), feed(data, 20), classification, TrainState(), epochs=1)
+        fit(model, AdamW(model.parameters()), feed(data, 20), classification, TrainState(), Machine(), epochs=1)
 
 
 def test_ordering_and_evaluating_draw_no_random_numbers():
@@ -298,9 +301,9 @@ def test_ordering_and_evaluating_draw_no_random_numbers():
 
         def look(model=model, evaluate=evaluate):
             if evaluate:
-                predict(model, eval_order(data.lengths, 2), data.collate)
+                predict(model, eval_order(data.lengths, 2), data.collate, Machine())
 
-        fit(model, AdamW(model.parameters(), lr=0.05), feed(data), classification, TrainState(), epochs=3,
+        fit(model, AdamW(model.parameters(), lr=0.05), feed(data), classification, TrainState(), Machine(), epochs=3,
             after_epoch=look)
         weights.append(copy.deepcopy(model.state_dict()))
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
@@ -312,7 +315,7 @@ def test_frozen_parameters_stay_as_they_are():
     model.embedding.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
     optimizer = AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
-    fit(model, optimizer, feed(data), classification, TrainState(), epochs=2, max_grad_norm=1.0)
+    fit(model, optimizer, feed(data), classification, TrainState(), Machine(), epochs=2, max_grad_norm=1.0)
     assert torch.equal(model.embedding.weight, before["embedding.weight"]) and model.embedding.weight.grad is None
     assert not torch.equal(model.head.weight, before["head.weight"])
 
@@ -325,7 +328,7 @@ def test_a_model_in_eval_mode_is_trained_in_train_mode():
         modes.append(model.dropout.training)
         return classification(model, batch)
 
-    fit(model, AdamW(model.parameters()), feed(data), objective, TrainState(), epochs=1)
+    fit(model, AdamW(model.parameters()), feed(data), objective, TrainState(), Machine(), epochs=1)
     assert modes == [True] * 3
 
 
@@ -333,7 +336,7 @@ def test_it_learns_eight_texts_by_heart():
     """Catches whatever keeps the loop from learning at all: gradients dropped, steps without effect, wrong labels."""
     data = texts(8)
     model, state, losses = bag(), TrainState(), []
-    fit(model, AdamW(model.parameters(), lr=0.05), feed(data, 3), classification, state, epochs=40,
+    fit(model, AdamW(model.parameters(), lr=0.05), feed(data, 3), classification, state, Machine(), epochs=40,
         after_epoch=lambda: losses.append((state.loss, state.accuracy)))
     assert losses[-1][0] < 0.1 and losses[-1][1] == 1.0
     assert losses[0][0] > 0.9
@@ -345,8 +348,8 @@ def test_it_trains_a_head_on_features():
     labels = torch.arange(30) % 2
     data = FeatureDataset(torch.randn(30, C, generator=random) + 3 * labels[:, None], labels)
     torch.manual_seed(0)
-    head, state, seen = nn.Linear(C, 2), TrainState(), []
-    fit(head, AdamW(head.parameters(), lr=0.05), feed(data, 8), classification, state, epochs=10,
+    head, state, seen = Unmasked(nn.Linear(C, 2)), TrainState(), []
+    fit(head, AdamW(head.parameters(), lr=0.05), feed(data, 8), classification, state, Machine(), epochs=10,
         after_epoch=lambda: seen.append(state.accuracy))
     assert seen[-1] > 0.95
 
@@ -372,6 +375,6 @@ def test_it_trains_a_language_model():
     torch.manual_seed(0)
     model, state, losses = nn.Sequential(nn.Embedding(V, C), nn.Linear(C, V)), TrainState(), []
     order = Feed(lambda epoch: epoch_order([1] * V, 6, 0, epoch), lambda rows: Tokens(ids[rows]))
-    fit(model, AdamW(model.parameters(), lr=0.05), order, objective, state, epochs=30,
+    fit(model, AdamW(model.parameters(), lr=0.05), order, objective, state, Machine(), epochs=30,
         after_epoch=lambda: losses.append(state.loss))
     assert losses[0] > 2 and losses[-1] < 0.1 and state.correct == 0

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from data.batching import FeatureDataset, epoch_order
 from optimizer import AdamW
 from training.loop import Feed, TrainState, classification, fit
-from training.run_folder import RunFolder
+from training.machine import Machine
+from training.runs.run_folder import RunFolder
+from training.runs.session import Session
 from training.schedule import make_scheduler
-from training.seeding import seed_everything
-from training.session import Session
 
 N, C, BATCH, EPOCHS = 22, 4, 8, 3  # the last batch is short
 STEPS = EPOCHS * -(-N // BATCH)
@@ -25,6 +25,13 @@ OPTIMIZERS = {
 }
 
 
+class Unmasked(nn.Sequential):
+    """nn.Sequential, called like a classifier with (features [B, C], mask): it does not look at the mask."""
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(features)
+
+
 class Toy:
     """A run that has not begun: model, optimizer, scheduler, state and data, all a function of the seed."""
 
@@ -32,9 +39,9 @@ class Toy:
         random = torch.Generator().manual_seed(1)
         features = torch.randn(N, C, generator=random)
         self.data = FeatureDataset(features, (features.sum(dim=1) > 0).long())
-        seed_everything(seed)
-        self.model = nn.Sequential(nn.Linear(C, hidden), nn.BatchNorm1d(hidden), nn.Tanh(), nn.Dropout(0.3),
-                                   nn.Linear(hidden, 2))
+        torch.manual_seed(seed)
+        self.model = Unmasked(nn.Linear(C, hidden), nn.BatchNorm1d(hidden), nn.Tanh(), nn.Dropout(0.3),
+                              nn.Linear(hidden, 2))
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.scheduler = make_scheduler(self.optimizer, "cosine", 0.2, STEPS)
         self.state = TrainState()
@@ -56,8 +63,9 @@ class Toy:
 
         order = lambda epoch: epoch_order(self.data.lengths, BATCH, 5, epoch)  # noqa: E731
         with session.training():
-            fit(self.model, self.optimizer, Feed(order, self.data.collate), classification, self.state, epochs=EPOCHS,
-                scheduler=self.scheduler, accumulate=2, max_grad_norm=1.0, after_step=one_step, after_epoch=end_epoch)
+            fit(self.model, self.optimizer, Feed(order, self.data.collate), classification, self.state, Machine(),
+                epochs=EPOCHS, scheduler=self.scheduler, accumulate=2, max_grad_norm=1.0, after_step=one_step,
+                after_epoch=end_epoch)
 
 
 def train(folder: Path, resume: bool = False, *, optimizer: str = "ours",
@@ -65,10 +73,11 @@ def train(folder: Path, resume: bool = False, *, optimizer: str = "ours",
     """A whole script: begin or resume, train, load the best epoch, predict with it, finish."""
     toy = Toy(optimizer)
     with RunFolder(folder) as run:
-        going_on = run.begin({"identity": toy.identity}, resume)
         session = toy.session(run, **settings)
-        if going_on:
+        if resume and run.has_checkpoint():
             session.resume()
+        else:
+            run.begin({"identity": toy.identity})
         toy.fit(session, after_step)
         session.load_best()
         with torch.no_grad():

@@ -1,0 +1,120 @@
+"""Contenders run side by side: each in a process of its own, so that neither memory nor settings mix, taking turns.
+
+One works at a time, and the others wait without using the processor. So whatever else the machine does hits all alike.
+"""
+
+import gc
+import importlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmarks.workload import Workload
+from common.errors import UserError
+from training.memory import peak_memory
+
+PEERS = {
+    "ours": "benchmarks.ours:Ours",
+    "ours, bfloat16": "benchmarks.ours:Ours",
+    "course": "benchmarks.course:Course",
+    "Hugging Face": "benchmarks.huggingface:HuggingFace",
+    "Hugging Face, grouped": "benchmarks.huggingface:GroupedByLength",
+}
+"""Who is compared: the name of each contender, and its module and class."""
+
+
+def make_peer(name: str, work: Workload) -> Any:
+    """Make the contender of this name. Its libraries are imported here: in its own process, and in no other."""
+    module, kind = PEERS[name].split(":")
+    return getattr(importlib.import_module(module), kind)(work)
+
+
+class Contender:
+    """An object made by `make(*args)` in a process of its own; `seconds, result = contender.do(method, *args)`.
+
+    The process starts at once, and entering the context waits until the object is there: several can be made together.
+    alone: the process shares nothing with others, so that peak_memory() counts what it has imported itself and no more.
+    """
+
+    def __init__(self, name: str, threads: int, make: Callable[..., Any], *args: Any, alone: bool = False) -> None:
+        self.name = name
+        shared = not alone and "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if shared else "spawn")
+        if shared:
+            # A server imports these modules once; contenders are forked from it and need not import them again.
+            context.set_forkserver_preload(sorted({path.split(":")[0] for path in PEERS.values()}))
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, threads, make, args), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def do(self, method: str, *args: Any) -> tuple[float, Any]:
+        """Call a method; return the seconds it took and its result."""
+        self.pipe.send((method, args))
+        return self._answer()
+
+    def peak_memory(self) -> float:
+        """Return the most memory that its process has held so far, in MB."""
+        return self.do("peak_memory")[1]
+
+    def _answer(self) -> tuple[float, Any]:
+        try:
+            good, *answer = self.pipe.recv()
+        except EOFError:
+            raise UserError(f"the process of {self.name!r} died, perhaps for want of memory") from None
+        if not good:
+            raise RuntimeError(f"{self.name}: {answer[0]}")
+        return tuple(answer)
+
+    def __enter__(self) -> "Contender":
+        self._answer()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.pipe.close()  # its recv() ends, and so does the process
+        self.process.join()
+
+
+def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Make the object and answer calls: all that a contender's process does."""
+    torch.set_num_threads(1)  # while others are made beside it: threads that wait for each other would slow all down
+    with pipe:
+        try:
+            contender = make(*args)
+            torch.set_num_threads(threads)
+            gc.collect()
+            pipe.send((True, 0.0, None))
+            while True:
+                method, arguments = pipe.recv()
+                function = peak_memory if method == "peak_memory" else getattr(contender, method)
+                start = time.perf_counter()
+                result = function(*arguments)
+                pipe.send((True, time.perf_counter() - start, result))
+        except EOFError:
+            return
+        except Exception as error:
+            pipe.send((False, f"{type(error).__name__}: {error}"))
+            raise
+
+
+@contextmanager
+def started(threads: int, works: dict[str, Workload]) -> Iterator[dict[str, Contender]]:
+    """Start the peers with these names, all together, each with its workload; they end with the context."""
+    contenders = {name: Contender(name, threads, make_peer, name, work) for name, work in works.items()}
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(contender) for name, contender in contenders.items()}
+
+
+def take_turns(rounds: int, moves: dict[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
+    """Let each contender move once a round, in an order that changes; return what each move gave, round by round."""
+    names, given = list(moves), {name: [] for name in moves}
+    for number in range(rounds):
+        for place in range(len(names)):
+            name = names[(number + place) % len(names)]
+            given[name].append(moves[name]())
+    return {name: tuple(values) for name, values in given.items()}

@@ -1,1 +1,0 @@
-"""What every room may lean on: one error type, the command-line habit, safe files, progress."""

@@ -1,1 +1,0 @@
-"""From files to batches: tasks, reader, rules, tokenizer, batching, download. Imports only `common`."""

@@ -1,0 +1,235 @@
+"""Text for pretraining: documents, a tokenizer trained on them, and their token ids in one file on disk.
+
+Ratings that a reviewer states, such as "8/10", are taken out of the text if asked for, and kept beside the ids.
+
+A corpus may be larger than memory: documents are read one at a time, ids are memory-mapped.
+"""
+
+import gzip
+import hashlib
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import replacing, write_atomic
+from common.progress import progress
+from data.tokenizer import END_OF_TEXT, Tokenizer
+
+HELD_OUT_EVERY = 500
+"""One document in so many is never trained on."""
+
+UNRATED = 255
+"""A token's byte where no rating goes with it."""
+
+SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it 's: as the Penn Treebank splits
+                  r"|[^\W_]+|[.!?*=_-]{2,}|[^\w\s]|_")
+"""What counts as a word. White space only separates, so "It isn't bad!" and "It is n't bad !" give the same tokens."""
+
+SAME_SIGNS = ((r"<\s*br\s*/?\s*>", " "), ("-lrb-", "("), ("-rrb-", ")"), (r"\\/", "/"),
+              ("``|''|[“”]", '"'), ("[‘’`]", "'"))
+"""Ways of writing the same sign, undone after lower-casing: line-break tags, Penn Treebank brackets, curly quotes."""
+
+
+STATED = re.compile(
+    r"(?<![\w.,/*-])(?P<value>10|\d(?:[.,]\d+)?)(?: stars?)?\s*(?:/|out of)\s*(?:10|ten)\b(?: stars?\b)?"
+    r"(?![/.,]?\d|\s*(?:of|in|people|times|years|minutes)\b)", re.IGNORECASE)
+"""A number of ten, but neither a date (9/10/2001) nor a share ("9 out of 10 people")."""
+
+
+class CorpusError(UserError):
+    """A text file cannot be read, or holds too little."""
+
+
+class TooFewTokens(CorpusError):
+    """The text gives fewer tokens than the vocabulary asks for."""
+
+
+def documents(paths: Sequence[Path]) -> Iterator[str]:
+    """One document a line, from plain or gzip files in UTF-8; empty lines are passed over."""
+    for path in paths:
+        try:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rb") as file:
+                number = 0
+                for line in file:
+                    number += 1
+                    if text := line.decode("utf-8").strip():
+                        yield text
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorpusError(f"cannot read {path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{path}, line {number}, is not UTF-8: {error.reason}") from error
+
+
+def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, path: Path) -> None:
+    """Train a lower-casing byte-level BPE on every `sample_every`-th document and write it to `path` (tokenizer.json).
+
+    Prose and Penn Treebank text are brought to the same words first; decoding gives words separated by spaces.
+    """
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend(models.BPE())
+    same = [normalizers.Replace(Regex(pattern), sign) for pattern, sign in SAME_SIGNS]
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *same])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SEPARATE_WORDS), "removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    sample = (text for number, text in enumerate(documents(paths)) if number % sample_every == 0)
+    backend.train_from_iterator(progress(sample, "tokenizer", "document"), trainer)
+    if backend.get_vocab_size() < vocab_size:
+        raise TooFewTokens(f"the text gives only {backend.get_vocab_size()} tokens, not {vocab_size}")
+    write_atomic(path, backend.to_str(pretty=True))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A batch for a language model: consecutive tokens, for each the one that follows, and their documents' ratings."""
+
+    input_ids: Tensor
+    "[B, T] int64"
+    targets: Tensor
+    "[B, T] int64: the same, one token on."
+    ratings: Tensor | None = None
+    "[B, T] float32, 0 to 1, NaN for a token of a document without rating; None for a corpus without."
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def to(self, device: torch.device | str) -> "Blocks":
+        """The same batch on `device`."""
+        ratings = None if self.ratings is None else self.ratings.to(device)
+        return Blocks(self.input_ids.to(device), self.targets.to(device), ratings)
+
+
+class Corpus:
+    """Token ids of many documents end to end, each followed by the end-of-text token, memory-mapped.
+
+    Cut into chunks of T tokens, T a multiple of SHORT; what is left at the end is not used. A chunk is trained on
+    whole, or as SHORT blocks of T / SHORT tokens, which is cheaper and teaches most of what a long block does. Row r of
+    chunk c has the number c * (SHORT + 1) + r: r < SHORT is a short block, r = SHORT the whole chunk.
+    """
+
+    SHORT = 4
+
+    def __init__(self, path: Path, T: int):
+        count = path.stat().st_size // 2
+        self.T = T
+        self.chunks = (count - 1) // T
+        if self.chunks < 1:
+            raise CorpusError(f"{count} tokens in {path} are not enough for one block of {T}: give more text")
+        self.ids = np.memmap(path, dtype=np.uint16, mode="r")
+        beside = ratings_file(path)
+        self.ratings = np.memmap(beside, dtype=np.uint8, mode="r") if beside.exists() else None
+
+    def counts(self, vocab_size: int, tokens: int = 2_000_000) -> Tensor:
+        """[vocab_size] int64: how often each token occurs in about `tokens` tokens spread over the text."""
+        step = max(self.chunks * self.T // tokens, 1)
+        sample = self.ids[:self.chunks * self.T].reshape(self.chunks, self.T)[::step]
+        return torch.from_numpy(np.bincount(sample.flatten(), minlength=vocab_size))
+
+    def collate(self, rows: Sequence[int]) -> Blocks:
+        """The blocks with these row numbers, all of one length."""
+        chunk, part = np.divmod(np.asarray(rows), self.SHORT + 1)
+        whole = part[0] == self.SHORT
+        T = self.T if whole else self.T // self.SHORT
+        starts = chunk * self.T + (0 if whole else part * T)
+        ids = torch.from_numpy(np.stack([self.ids[start:start + T + 1] for start in starts]).astype(np.int64))
+        ratings = None
+        if self.ratings is not None:
+            stored = np.stack([self.ratings[start:start + T] for start in starts])
+            ratings = torch.from_numpy(np.where(stored == UNRATED, np.nan, stored / 100).astype(np.float32))
+        return Blocks(ids[:, :-1], ids[:, 1:], ratings)
+
+    def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
+        """The batches of one pass, every chunk in one of them, as row numbers; order by (seed, epoch) only.
+
+        A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the
+        chunks stay whole.
+        """
+        random = np.random.default_rng((seed, epoch))
+        rows = random.permutation(self.chunks)[:, None] * (self.SHORT + 1) + np.arange(self.SHORT + 1)
+        whole = round(long_share * self.chunks)
+        batches = []
+        for kind, T in ((rows[:whole, self.SHORT], self.T), (rows[whole:, :self.SHORT], self.T // self.SHORT)):
+            kind = random.permutation(kind.flatten())
+            size = max(batch_tokens // T, 1)
+            batches += [kind[start:start + size].tolist() for start in range(0, len(kind), size)]
+        return [batches[position] for position in random.permutation(len(batches))]
+
+    def evaluation_order(self, batch_tokens: int) -> list[list[int]]:
+        """All chunks, whole, in file order."""
+        rows = np.arange(self.chunks) * (self.SHORT + 1) + self.SHORT
+        size = max(batch_tokens // self.T, 1)
+        return [rows[start:start + size].tolist() for start in range(0, len(rows), size)]
+
+
+def ratings_file(ids: Path) -> Path:
+    """The file beside one of token ids that holds a byte for each: its document's rating of 100, or UNRATED."""
+    return ids.with_suffix(".ratings")
+
+
+def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: bool = False) -> tuple[Path, Path]:
+    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there.
+
+    ratings: take the ratings that documents state out of their text and write them to files of their own beside these.
+    """
+    if len(tokenizer) > 2**16:
+        raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
+    sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = json.dumps([tokenizer.fingerprint, sources] + (["ratings"] if ratings else []))
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    files = [folder / f"{name}-train.bin", folder / f"{name}-held-out.bin"]
+    wanted = files + ([ratings_file(file) for file in files] if ratings else [])
+    if not all(file.exists() for file in wanted):
+        with ExitStack() as stack:
+            parts = [stack.enter_context(open(stack.enter_context(replacing(file)), "wb")) for file in wanted]
+            texts = documents(paths)
+            bar = progress(0, "encoding", "document")
+            while chunk := list(itertools.islice(texts, HELD_OUT_EVERY)):
+                stated = [None] * len(chunk)
+                if ratings:
+                    chunk, stated = zip(*map(take_out_rating, chunk), strict=True)
+                ids = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
+                for number, rows in enumerate((slice(1, None), slice(1))):
+                    parts[number].write(_with_ends(ids[rows], tokenizer.pad_id))
+                    if ratings:
+                        parts[2 + number].write(_for_each_token(stated[rows], ids[rows]))
+                bar.update(len(chunk))
+            bar.close()
+    return files[0], files[1]
+
+
+def take_out_rating(text: str) -> tuple[str, float | None]:
+    """The text without its rating, and the rating, 0 to 10; the text as it is, and None, where it states none.
+
+    A text that states several ratings which differ speaks of several things, and counts as one without.
+    """
+    stated = {float(match["value"].replace(",", ".")) for match in STATED.finditer(text)}
+    if len(stated) != 1:
+        return text, None
+    return " ".join(STATED.sub(" ", text).split()), stated.pop()
+
+
+def _with_ends(ids: Sequence[list[int]], end: int) -> bytes:
+    """Documents end to end as uint16, each followed by the end-of-text token."""
+    return np.fromiter((token for document in ids for token in (*document, end)), dtype=np.uint16).tobytes()
+
+
+def _for_each_token(ratings: Sequence[float | None], ids: Sequence[list[int]]) -> bytes:
+    """Each document's rating, 0 to 10, as a byte of 0 to 100 for each of its tokens; UNRATED for its end."""
+    return b"".join(bytes([UNRATED if rating is None else round(10 * rating)]) * len(document) + bytes([UNRATED])
+                    for rating, document in zip(ratings, ids, strict=True))

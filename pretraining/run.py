@@ -1,0 +1,235 @@
+"""How pretrain.py's rooms are put together: tokenizer, corpus, model, training; a saved model after every leg."""
+
+import contextlib
+import math
+import sys
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from common import cli
+from common.errors import Stopped, UserError
+from common.files import make_folder, sha256_file
+from common.holes import explain_holes
+from data.tokenizer import Tokenizer
+from engine import agree
+from engine.adamw import FastAdamW
+from engine.gpt2 import FastGPT2
+from models import pretrained
+from models.config import GPT2Config
+from models.gpt2 import GPT2Model
+from optimizer import AdamW
+from pretraining.corpus import UNRATED, Corpus, TooFewTokens, encode, ratings_file, train_tokenizer
+from pretraining.objectives import LanguageModel, change_tokens, generate, pretraining
+from pretraining.settings import Settings
+from training.evaluate import leaves_model_as_found
+from training.loop import Diverged, Feed, TrainState, fit
+from training.machine import Machine
+from training.memory import OutOfMemory, explain_out_of_memory, keep_freed_memory
+from training.parallel.process_group import DeviceError
+from training.runs.run_folder import RunFolder, RunFolderError
+from training.runs.session import OtherRun, Session
+from training.runs.stop_signals import StopSignals
+from training.runs.tensor_file import hash_tensors
+from training.schedule import make_scheduler
+
+DECIDES_NOTHING = {"text", "out", "start", "tokenizer", "device", "precision", "sample", "resume", "save_minutes",
+                   "engine"}
+"""Settings without a say in what a run is: their content is fingerprinted, or they change no weight."""
+VOCAB_SIZE = 8192
+"""Tokens of a tokenizer whose size is not given."""
+
+
+def main(settings: Settings) -> NoReturn:
+    """Do what pretrain.py is asked to do; ends the process with its exit status."""
+    cli.run(lambda: run(settings))
+
+
+def run(settings: Settings) -> None:
+    """Pretrain in the run folder, which no other process may use meanwhile."""
+    keep_freed_memory()
+    with advice(settings), explain_holes(), RunFolder(settings.out) as folder, \
+            explain_out_of_memory("loading", "for the model"):
+        pretrain(settings, folder)
+
+
+def pretrain(settings: Settings, run: RunFolder) -> None:
+    """Train a tokenizer, encode the text, train the model; save it after every leg."""
+    machine = Machine.choose(settings.device, settings.precision)
+    tokenizer_folder = find_tokenizer(settings)
+    tokenizer = Tokenizer.load(tokenizer_folder)
+
+    # The model comes before the text is encoded, so that a bad --start is told at once.
+    fast, optimizer_kind = choose_engine(settings, machine)
+    torch.manual_seed(settings.seed)
+    gpt, config = make_backbone(settings, tokenizer)
+
+    # Text.
+    make_folder(settings.out / "ids")
+    files = encode(settings.text, tokenizer, settings.out / "ids", ratings=settings.rating_weight > 0)
+    corpus, held_out = (Corpus(file, config.max_position_embeddings) for file in files)
+    if settings.rating_weight and corpus.ratings.min() == UNRATED:
+        raise UserError("--rating-weight: no document of the text states a rating such as 8/10")
+
+    # What must be the same for a run to be the same run: contents, not where they lie, so that a run may be moved.
+    decides = {name: value for name, value in asdict(settings).items() if name not in DECIDES_NOTHING}
+    identity = {"settings": decides, "precision": machine.precision, "model": asdict(config),
+                "engine": {"gpt2": fast is not None, "adamw": optimizer_kind is FastAdamW},
+                "weights": hash_tensors(gpt.state_dict()), "tokenizer": tokenizer.fingerprint,
+                "ids": [sha256_file(file) for file in files],
+                "ratings": [sha256_file(ratings_file(file)) for file in files if settings.rating_weight]}
+
+    # Training.
+    fast = fast and FastGPT2(gpt, config.num_attention_heads, fast.gelu)
+    model = LanguageModel(gpt, corpus.counts(len(tokenizer)), tokenizer.pad_id, fast).to(machine.device)
+    optimizer = optimizer_kind(parameter_groups(model, settings.weight_decay), lr=settings.lr,
+                               betas=(0.9, settings.beta2))
+    scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
+    state = TrainState()
+    print(f"{sum(p.numel() for p in model.gpt.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
+          f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
+    resume = settings.resume and run.has_checkpoint()
+    if settings.resume and not resume:
+        print(f"{run.path} holds no checkpoint to resume from: starting anew", file=sys.stderr)
+    if not resume:
+        run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)})
+    session = Session(run, model, optimizer, scheduler, state, identity=identity, stop=StopSignals(),
+                      save_minutes=settings.save_minutes)
+    if resume:
+        session.resume()
+    prompt = tokenizer.encode([settings.sample], 64, lowercase=False).ids[0]
+    sample = leaves_model_as_found(generate)
+
+    def after_leg() -> None:
+        loss = held_out_loss(model, held_out, settings.batch_tokens, machine)
+        metrics = {"step": state.step, "tokens": state.step * settings.batch_tokens, "train_loss": state.loss,
+                   "held_out_loss": loss, "held_out_perplexity": math.exp(loss)}
+        print(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
+              f"(perplexity {math.exp(loss):.1f})", flush=True)
+        ids = sample(model, prompt, length=40, seed=settings.seed + state.step)
+        print("   ", tokenizer.decode(ids), flush=True)
+        pretrained.save_pretrained(model.gpt, settings.out / "model", config=for_fine_tuning(config),
+                                   dtype=torch.float16, tokenizer_file=tokenizer_folder / "tokenizer.json")
+        session.end_epoch(metrics)
+
+    feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate)
+    objective = pretraining(settings.bag_weight, settings.rating_weight)
+    with session.training():
+        fit(model, optimizer, feed, objective, state, machine, scheduler=scheduler,
+            epochs=math.ceil(settings.steps / settings.eval_every), accumulate=settings.accumulate,
+            max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,
+            describe="leg")
+
+
+def choose_engine(settings: Settings, machine: Machine) -> tuple[agree.Agreement | None, type[torch.optim.Optimizer]]:
+    """Compare the engine with the definition, and print how that went; (agreement of GPT-2 or None, AdamW to use)."""
+    if settings.engine == "off":
+        print("engine: off, your code runs")
+        return None, AdamW
+    small = GPT2Model(GPT2Config(vocab_size=50, max_position_embeddings=16, hidden_size=24, num_hidden_layers=3,
+                                 num_attention_heads=3)).to(machine.device)
+    gpt2 = agree.check_gpt2(small, 3, 50, logits=True)
+    adamw = agree.check_adamw(AdamW, machine.device) if machine.device.type in ("cpu", "cuda") else None
+    agree.report(*(agreement for agreement in (gpt2, adamw) if agreement is not None))
+    return gpt2 or None, FastAdamW if adamw else AdamW
+
+
+def find_tokenizer(settings: Settings) -> Path:
+    """The folder of the tokenizer: given, or trained on the first run and found again on the next."""
+    if settings.tokenizer:
+        return settings.tokenizer
+    if settings.start and not settings.vocab_size:
+        return settings.start
+    folder = settings.out / "tokenizer"
+    if not (settings.resume and (folder / "tokenizer.json").exists()):
+        make_folder(folder)
+        size = settings.vocab_size or VOCAB_SIZE
+        train_tokenizer(settings.text, size, settings.tokenizer_every, folder / "tokenizer.json")
+    return folder
+
+
+def make_backbone(settings: Settings, tokenizer: Tokenizer) -> tuple[nn.Module, GPT2Config]:
+    """The model to start from: of the shape asked for with random weights, or read from a folder."""
+    dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
+    if not settings.start:
+        shape = {name: getattr(settings, name) for name in
+                 ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
+        config = GPT2Config(vocab_size=len(tokenizer), **shape, **dropout)
+        return GPT2Model(config), config
+
+    config = replace(pretrained.read_config(settings.start), **dropout)
+    gpt, theirs = pretrained.load(GPT2Model, settings.start, config), Tokenizer.load(settings.start)
+    if config.max_position_embeddings % 4 or config.vocab_size < len(theirs):
+        raise UserError(f"--start {settings.start}: its {config.max_position_embeddings} positions must be a "
+                        f"multiple of 4, and its {config.vocab_size} tokens no fewer than its tokenizer's")
+    if tokenizer.fingerprint != theirs.fingerprint:
+        change_tokens(gpt, tokenizer.in_tokens_of(theirs))
+        config = replace(config, vocab_size=len(tokenizer))
+    return gpt, config
+
+
+def for_fine_tuning(config: GPT2Config) -> GPT2Config:
+    """The config to save with a model: fine-tuning wants GPT-2's usual dropout, whatever pretraining had."""
+    usual = GPT2Config()
+    return replace(config, hidden_dropout_prob=usual.hidden_dropout_prob,
+                   attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay on matrices; none on biases and LayerNorm gains, for which 0 is no natural value."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+@leaves_model_as_found
+def held_out_loss(model: LanguageModel, corpus: Corpus, batch_tokens: int, machine: Machine) -> float:
+    """Mean cross-entropy over a held-out corpus, in nats a token."""
+    total = 0.0
+    for rows in corpus.evaluation_order(4 * batch_tokens):
+        with machine.autocast(), explain_out_of_memory("evaluating", "in evaluation"):
+            batch = corpus.collate(rows).to(machine.device)
+            total += float(model.next_token(model.hidden(batch.input_ids), batch.targets)) * len(rows)
+    return total / corpus.chunks
+
+
+def leg_order(settings: Settings, corpus: Corpus, leg: int) -> list[list[int]]:
+    """The batches of a leg: the loop's epochs are legs of eval_every steps, cut from endless passes over the text."""
+    def one_pass(number: int) -> list[list[int]]:
+        return pass_order(corpus, settings.batch_tokens, settings.long_share, settings.seed, number)
+
+    per_pass = len(one_pass(0))
+    first, last = leg * settings.eval_every, min((leg + 1) * settings.eval_every, settings.steps)
+    return [one_pass(step // per_pass)[step % per_pass] for step in range(first, last)]
+
+
+@lru_cache(maxsize=2)
+def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, number: int) -> list[list[int]]:
+    """One pass over the text; remembered, for it takes seconds on a large corpus."""
+    return corpus.order(batch_tokens, long_share, seed, number)
+
+
+def advice(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Rooms say what is wrong; this adds the flag that mends it."""
+    def less_memory(error: OutOfMemory) -> str:
+        if error.doing == "loading":
+            return f"Turn down: --hidden_size {settings.hidden_size // 2} (now {settings.hidden_size})"
+        smaller = f"--batch_tokens {settings.batch_tokens // 2} (now {settings.batch_tokens})"
+        if error.doing != "training":
+            return f"Turn down: {smaller}"
+        parts = f"--accumulate {2 * settings.accumulate} (now {settings.accumulate}): the same step in smaller parts"
+        return f"Turn down: {parts}; or {smaller}"
+
+    return cli.adding_advice({
+        DeviceError: lambda error: "Use --device auto or --device cpu",
+        Diverged: lambda error: "Usual causes: a learning rate that is too high (lower --lr), or damaged weights",
+        OtherRun: lambda error: "Give the settings it was started with, or leave out --resume to begin a new run",
+        OutOfMemory: less_memory,
+        RunFolderError: lambda error: "Choose another folder with --out",
+        Stopped: lambda error: f"resume with the same command and --resume: {cli.same_command('--resume')}",
+        TooFewTokens: lambda error: "Give more text or a smaller --vocab_size",
+    })

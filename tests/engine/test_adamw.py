@@ -1,0 +1,128 @@
+"""FastAdamW against the definition in optimizer.py and against an oracle in float64."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.adamw import FastAdamW
+from optimizer import AdamW
+from tests.oracles import adamw
+
+SHAPES = [(), (0,), (1,), (17,), (33, 31), (2, 3, 4)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here"))]
+
+
+def parameters(dtype=torch.float32, device="cpu", seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    plain = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
+    turned = torch.randn(6, 4, generator=generator, dtype=torch.float64).t()  # not contiguous
+    return [torch.nn.Parameter(tensor.to(device, dtype)) for tensor in (*plain, turned)]
+
+
+def train(kind, dtype=torch.float32, device="cpu", steps=12, optimizer_from=None):
+    """Parameters after some steps of three groups, with gradients of many sizes, zero and None."""
+    params, generator = parameters(dtype, device), torch.Generator().manual_seed(1)
+    optimizer = kind([{"params": params[:3]},
+                      {"params": params[3:5], "lr": 0.1, "betas": (0.3, 0.9), "weight_decay": 0.3, "eps": 1e-2},
+                      {"params": params[5:], "correct_bias": False, "weight_decay": 0.1}], lr=0.01)
+    for step in range(steps):
+        if step == optimizer_from:
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer = kind(optimizer.param_groups)
+            optimizer.load_state_dict(state)
+        for i, param in enumerate(params):
+            grad = torch.randn(param.shape, generator=generator, dtype=torch.float64) * 10.0 ** (i - 3)
+            grad = (grad * (step % 5 != 3)).to(device, dtype)
+            grad = grad.t().contiguous().t() if i % 2 and grad.ndim == 2 else grad  # another layout
+            param.grad = None if (step + i) % 4 == 0 else grad
+        optimizer.step()
+    return params, optimizer
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-6), (torch.float64, 1e-13)])
+def test_it_is_the_definition(dtype, tolerance, device):
+    """Catches: another order of decay, eps in another place, step counts mixed up, layouts read in the wrong order."""
+    for ours, want in zip(train(FastAdamW, dtype, device)[0], train(AdamW, dtype, device)[0], strict=True):
+        torch.testing.assert_close(ours, want, rtol=tolerance, atol=tolerance)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lr=st.floats(0, 1), beta1=st.floats(0, 0.99), beta2=st.floats(0, 0.999), eps=st.floats(1e-8, 1),
+       decay=st.floats(0, 2), correct_bias=st.booleans(), seed=st.integers(0, 10**6), scale=st.integers(-6, 3))
+def test_it_is_the_oracle(lr, beta1, beta2, eps, decay, correct_bias, seed, scale):
+    """Catches: a formula that only holds for the usual options; lr * weight_decay of 1, where nothing of p is left."""
+    random = np.random.default_rng(seed)
+    start, grads = random.normal(size=7), [random.normal(size=7) * 10.0**scale for _ in range(4)]
+    grads[2] = None
+    options = {"lr": lr, "betas": (beta1, beta2), "eps": eps, "weight_decay": decay, "correct_bias": correct_bias}
+    param = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    optimizer = FastAdamW([param], **options)
+    for grad in grads:
+        param.grad = None if grad is None else torch.from_numpy(grad)
+        optimizer.step()
+    want = adamw(start, grads, len(grads), **options)
+    np.testing.assert_allclose(param.detach().numpy(), want, rtol=1e-9, atol=1e-9)
+
+
+def test_nothing_is_left_of_p_where_decay_is_one():
+    """Catches: a division by zero for lr * weight_decay = 1."""
+    param = torch.nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    FastAdamW([param], lr=1.0, weight_decay=1.0).step()
+    assert param.abs().max() < 1e-15
+
+
+def test_its_state_is_the_definitions():
+    """Catches: names or types that the definition could not resume from, a count of None gradients."""
+    (_, ours), (_, want) = train(FastAdamW), train(AdamW)
+    for mine, theirs in zip(ours.state.values(), want.state.values(), strict=True):
+        assert mine.keys() == theirs.keys() and mine["step"] == theirs["step"] and type(mine["step"]) is int
+        torch.testing.assert_close(mine["exp_avg"], theirs["exp_avg"], rtol=1e-5, atol=1e-5)
+
+
+def test_it_resumes_to_the_same_bits():
+    """Catches: state that load_state_dict loses or rounds."""
+    whole, resumed = train(FastAdamW)[0], train(FastAdamW, optimizer_from=5)[0]
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_gradients_are_left_alone():
+    """Catches: a kernel that scales gradients in place."""
+    param = torch.nn.Parameter(torch.ones(5))
+    param.grad = torch.arange(5.0)
+    before = param.grad
+    FastAdamW([param], lr=0.1, weight_decay=0.1).step()
+    assert param.grad is before and torch.equal(before, torch.arange(5.0))
+
+
+def test_closure_and_sparse_gradients():
+    """Catches: a loss that is swallowed, a closure without gradients, sparse gradients taken for dense ones."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = FastAdamW([weight])
+
+    def closure():
+        loss = (weight**2).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 2 and (weight != 1).all()
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="sparse"):
+        FastAdamW(embedding.parameters()).step()
+
+
+def test_autograd_notices_the_step():
+    """Catches: a backward pass through values that a step has changed since, silently wrong."""
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = FastAdamW([param])
+    loss = (param**2).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

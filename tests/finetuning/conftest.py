@@ -1,0 +1,3 @@
+"""What the tests of this room share."""
+
+from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)

@@ -1,0 +1,132 @@
+"""Prediction files, byte for byte; what results are compared with, on data whose answers are known; the table."""
+
+import re
+
+import pytest
+
+from common.errors import UserError
+from finetuning import results
+from finetuning.results import (
+    Result,
+    closing_table,
+    majority_class,
+    prediction_file,
+    tfidf_logistic_regression,
+    write_predictions,
+)
+from training.evaluate import Score
+
+
+def test_the_bytes_are_what_the_course_graders_read(tmp_path):
+    """Catches a lost trailing space, a comma for the tab, CRLF, or ids that lose their form."""
+    path = tmp_path / "full-model-sst-dev-out.csv"
+    write_predictions(path, ["001", "d8f3", "zo\u00eb"], [0, 4, 2])
+    assert path.read_bytes() == (b"id \t Predicted_Sentiment \n" b"001, 0 \n" b"d8f3, 4 \n" b"zo\xc3\xab, 2 \n")
+
+
+@pytest.mark.parametrize("mode, task, split, name", [
+    ("full-model", "sst", "dev", "full-model-sst-dev-out.csv"),
+    ("last-linear-layer", "cfimdb", "test", "last-linear-layer-cfimdb-test-out.csv")])
+def test_the_names_are_what_the_course_graders_open(tmp_path, mode, task, split, name):
+    """Catches parts of the name in another order, or underscores."""
+    assert prediction_file(tmp_path, mode, task, split) == tmp_path / name
+
+
+def test_missing_folders_are_made_and_old_files_replaced(tmp_path):
+    """Catches the course's crash where predictions/ does not exist, and rows appended to an older run's."""
+    path = tmp_path / "a" / "b" / "out.csv"
+    for labels in ([1, 1, 1], [0]):
+        write_predictions(path, ["x", "y", "z"][:len(labels)], labels)
+    assert path.read_text() == "id \t Predicted_Sentiment \nx, 0 \n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
+    """Catches a traceback; the message must name the folder."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot make the folder .*file"):
+        write_predictions(tmp_path / "file" / "out.csv", ["x"], [0])
+
+
+def test_a_file_that_cannot_be_written_is_a_user_error(tmp_path):
+    """Catches a traceback where the name is taken by a folder."""
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*out\.csv"):
+        write_predictions(tmp_path / "out.csv", ["x"], [0])
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.csv"]
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
+def test_too_few_or_too_many_labels_write_nothing(tmp_path, labels):
+    """Catches a file that ends early and looks complete."""
+    with pytest.raises(ValueError):
+        write_predictions(tmp_path / "out.csv", ["x", "y"], labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """Catches rows written straight into the file: half of them would be taken for a result."""
+    path = tmp_path / "out.csv"
+    write_predictions(path, ["x"], [1])
+
+    def full_disk(path, content):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(results, "write_atomic", full_disk)
+    with pytest.raises(UserError):
+        write_predictions(path, ["x"], [0])
+    assert path.read_text() == "id \t Predicted_Sentiment \nx, 1 \n"
+
+
+def test_majority_class():
+    """Catches the majority of the dev labels, or a macro-F1 that ignores the classes never answered."""
+    result = majority_class([2, 2, 2, 0, 1], [0, 0, 0, 2])
+    assert result.accuracy == 1 / 4 and result.examples == 4
+    assert result.macro_f1 == pytest.approx((0 + 2 * 1 / (1 + 4)) / 2)
+
+
+@pytest.mark.parametrize("train", [[3, 1, 3, 1], [1, 3, 1, 3]])
+def test_ties_go_to_the_smallest_label(train):
+    """Catches an answer that depends on the order of the file."""
+    assert majority_class(train, [1]).accuracy == 1.0
+
+
+def test_tfidf_learns_words_and_signs():
+    """Catches a vectorizer that drops "!" or one-letter words, or a model fitted on dev: only these tell apart."""
+    train = ["the film !", "a film !", "the end !", "the film .", "a film .", "the end ."] * 3
+    labels = [1, 1, 1, 0, 0, 0] * 3
+    result = tfidf_logistic_regression(train, labels, ["a new plot !", "this plot .", "end ."], [1, 0, 0])
+    assert (result.accuracy, result.macro_f1, result.examples) == (1.0, 1.0, 3)
+    # The same texts with the opposite labels: a model fitted on dev would get them right as well.
+    assert tfidf_logistic_regression(train, labels, ["a new plot !", "this plot ."], [0, 1]).accuracy == 0.0
+
+
+def test_tfidf_learns_pairs_of_words():
+    """Catches single words only: every word occurs equally often with both labels."""
+    train = ["not good", "very bad", "very good", "not bad"] * 10
+    labels = [0, 0, 1, 1] * 10
+    assert tfidf_logistic_regression(train, labels, train, labels).accuracy == 1.0
+
+
+def test_one_class_to_learn_from():
+    """Catches scikit-learn's error when the training file holds a single label: any answer is that one."""
+    result = tfidf_logistic_regression(["a b", "c d"], [1, 1], ["a", "c", "x"], [1, 1, 0])
+    assert result == majority_class([1, 1], [1, 1, 0]) and result.accuracy == pytest.approx(2 / 3)
+
+
+def test_words_never_seen_before():
+    """Catches a crash where dev shares no word with train."""
+    assert tfidf_logistic_regression(["a", "b"], [0, 1], ["x y", "?"], [0, 1]).examples == 2
+
+
+def test_the_closing_table():
+    """Catches columns that run into each other and numbers in each other's place."""
+    results = [Result("sst", Score(0.25, 0.1, 100), Score(0.4, 0.35, 100), Score(0.5, 0.45, 100), 7),
+               Result("cfimdb-sample", Score(0.5, 0.3, 1101), Score(1.0, 1.0, 1101), Score(0.9, 0.89, 1101), 10)]
+    lines = closing_table(results, "last-linear-layer").splitlines()
+    numbers = [re.findall(r"\d\.\d{3}", line) for line in lines]
+    assert numbers == [[], ["0.250", "0.043", "0.100"], ["0.400", "0.049", "0.350"], ["0.500", "0.050", "0.450"],
+                       ["0.500", "0.015", "0.300"], ["1.000", "0.000", "1.000"], ["0.900", "0.009", "0.890"], []]
+    assert "sst (100) " in lines[1] and "cfimdb-sample (1101) " in lines[4]
+    assert "this run, last-linear-layer, epoch 7 " in lines[3] and "epoch 10 " in lines[6]
+    assert len({len(line) for line in lines[1:7]}) == 1

@@ -1,0 +1,255 @@
+"""Checkpoints consist of tensors in safetensors files and of everything else in readable JSON; nothing is pickled.
+
+Checkpoint NAME of a run folder is one small file NAME.json. It holds the state and names the tensor files with their
+checksums. Tensor files are written first, each under a name made of its group, step and content, and flushed to disk.
+Replacing NAME.json is the one atomic step that makes the new checkpoint valid, so at every instant an existing
+NAME.json names complete files. Files that no checkpoint names any more are removed afterwards: a save needs room for
+the new checkpoint beside the old one.
+
+Checksums find damage and mix-ups. They are not a signature: whoever can write to the folder can make a checkpoint of
+their own. But that one, too, is only numbers and text, never code, and must have the types and shapes of this run's.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError, quoted
+from common.files import replacing, write_atomic
+from training.parallel.sharding import shard_like
+from training.runs.compare_json import require_like
+from training.runs.tensor_file import CheckpointError, open_regular, pieces, read_verified, sha256_and_length
+
+LAYOUT = 1
+"""Version of the layout; a checkpoint of another version is refused."""
+NAMES = ("last", "best")
+"""The checkpoints that a folder may hold."""
+JSON_BYTES = 16 * 1024**2
+"""Longest NAME.json that is read."""
+TENSOR_FILE = re.compile(r"([a-z]{1,20})-([0-9]{8,18})-([0-9a-f]{16})\.safetensors")
+"""Group, step, beginning of the checksum. Such a name has no separators, so it never leads out of its folder."""
+
+PROBE = (2, 3)
+"""Shape of a small parameter that shows what state an optimizer keeps."""
+
+FileRecord = dict[str, Any]
+"""A tensor file as NAME.json describes it: file, bytes, sha256."""
+
+
+def save(folder: str | os.PathLike, name: str, state: dict, groups: dict[str, dict[str, Tensor]], step: int,
+         reuse: dict[str, FileRecord] | None = None) -> dict[str, FileRecord]:
+    """Write checkpoint `name`: `state` (JSON values, floats finite) and groups of tensors, one file for each group.
+
+    reuse: records that an earlier save returned; this checkpoint names their files instead of writing them again.
+    Returns this checkpoint's records.
+
+    Raises:
+        UserError: the file system refused; the earlier checkpoint is intact, and nothing of this one is left.
+    """
+    folder, files = Path(folder), dict(reuse or {})
+    if name not in NAMES:
+        raise ValueError(f"a checkpoint is called one of {NAMES}, not {name!r}")
+    try:
+        for group, tensors in groups.items():
+            files[group] = write_group(folder, group, tensors, step)
+        document = {"layout": LAYOUT, "name": name, "step": step, "files": files, "state": state}
+        write_atomic(folder / f"{name}.json", json.dumps({**document, "sha256": seal(document)}, indent=1))
+    except UserError as error:
+        remove_unnamed(folder)
+        kept = "the checkpoint before it is kept" if exists(folder, name) else "nothing was saved"
+        raise UserError(f"{error}\n"
+                        f"The checkpoint of step {step} needs room and write permission there; {kept}") from error
+    remove_unnamed(folder)
+    return files
+
+
+def write_group(folder: Path, group: str, tensors: dict[str, Tensor], step: int) -> FileRecord:
+    """Write one tensor file, completely and flushed, or not at all."""
+    sha256, length = sha256_and_length(tensors)
+    # The hash in the name: a step that is done again with other bits (as on CUDA) must not replace a file that another
+    # checkpoint names.
+    path = folder / f"{group}-{step:08d}-{sha256[:16]}.safetensors"
+    if not TENSOR_FILE.fullmatch(path.name):
+        raise ValueError(f"{group!r} at step {step} gives no valid name for a tensor file")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for piece in pieces(tensors):
+            file.write(piece)
+    return {"file": path.name, "bytes": length, "sha256": sha256}
+
+
+def load(folder: str | os.PathLike, name: str) -> tuple[dict, dict[str, dict[str, Tensor]]]:
+    """Read and verify checkpoint `name`: (state, groups). CheckpointError says what is wrong with it.
+
+    The tensors are memory-mapped: clone those that must survive the removal of their files.
+    """
+    folder = Path(folder)
+    document = read_document(folder / f"{name}.json", name)
+    groups = {group: read_verified(folder / record["file"], record["sha256"], record["bytes"])
+              for group, record in document["files"].items()}
+    return document["state"], groups
+
+
+def exists(folder: str | os.PathLike, name: str) -> bool:
+    """Tell whether there is a checkpoint `name`, valid or not."""
+    return os.path.lexists(Path(folder) / f"{name}.json")
+
+
+def read_document(path: Path, name: str) -> dict[str, Any]:
+    """Read a checkpoint's JSON file and check it: its seal, and the types of everything that `load` uses."""
+    # Read.
+    with open_regular(path) as file:
+        try:
+            text = file.read(JSON_BYTES + 1)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(text) > JSON_BYTES:
+        raise CheckpointError(f"{path} is longer than the {JSON_BYTES} bytes that a checkpoint's JSON file may have")
+
+    # Parse.
+    try:
+        document = json.loads(text.decode("utf-8"), parse_constant=refuse_constant)
+        layout = document.get("layout") if isinstance(document, dict) else None
+        if type(layout) is int and layout != LAYOUT:
+            raise CheckpointError(f"{path} is in checkpoint layout {quoted(layout)}; "
+                                  f"this program reads layout {LAYOUT} only")
+        if type(layout) is not int or document.pop("sha256", None) != seal(document):
+            raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: not JSON ({str(error)[:100]})") from error
+
+    # Check.
+    problem = find_problem(document, name)
+    if problem:
+        raise CheckpointError(f"{path} is not a checkpoint {name!r} as this program writes it: {problem}")
+    return document
+
+
+def find_problem(document: dict[str, Any], name: str) -> str | None:
+    """Describe the first problem of a sealed document; None if all its parts have the right types."""
+    # The whole.
+    if document.keys() != {"layout", "name", "step", "files", "state"}:
+        return f"it has the parts {quoted(', '.join(sorted(document)))}"
+    if document["name"] != name:
+        return f"it calls itself {quoted(document['name'])}"
+    if not isinstance(document["state"], dict) or not isinstance(document["files"], dict):
+        return "state and files must be objects"
+
+    # Each file's record.
+    for group, record in document["files"].items():
+        if not isinstance(record, dict) or record.keys() != {"file", "bytes", "sha256"}:
+            return f"the file of {quoted(group)} is described wrongly"
+        match = TENSOR_FILE.fullmatch(record["file"]) if isinstance(record["file"], str) else None
+        if match is None or match[1] != group:
+            return f"{quoted(record['file'])} is not the name of a tensor file of {quoted(group)}"
+        sha256 = record["sha256"]
+        if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256) or sha256[:16] != match[3]:
+            return f"the checksum of {record['file']} is invalid, or belongs to another file"
+        if type(record["bytes"]) is not int:
+            return f"the length of {record['file']} is not a whole number"
+    return None
+
+
+def seal(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of a document's content; spaces and the order of keys do not count."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def refuse_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which json.loads would accept though they are not JSON."""
+    raise ValueError(f"it contains {word}")
+
+
+def remove_unnamed(folder: Path) -> None:
+    """Remove the tensor files that no checkpoint names. Remove none if a checkpoint is damaged: it may be repaired."""
+    named = set()
+    try:
+        for name in filter(lambda name: exists(folder, name), NAMES):
+            named |= {record["file"] for record in read_document(folder / f"{name}.json", name)["files"].values()}
+    except CheckpointError:
+        return
+    with contextlib.suppress(OSError):  # training must not stop because of a file too many
+        for path in folder.iterdir():
+            if TENSOR_FILE.fullmatch(path.name) and path.name not in named:
+                path.unlink()
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split the state of any torch optimizer into (tensors, {"groups": options of each group, "counts": numbers}).
+
+    Tensors and numbers have names like "3.exp_avg": the fourth parameter's exp_avg. JSON keeps the numbers exactly.
+    """
+    tensors, counts = {}, {}
+    for index, remembered in optimizer.state_dict()["state"].items():
+        for key, value in remembered.items():
+            if value is not None:
+                (tensors if isinstance(value, Tensor) else counts)[f"{index}.{key}"] = value
+    return tensors, {"groups": group_options(optimizer), "counts": counts}
+
+
+def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: Any) -> dict[str, Any]:
+    """Undo flatten_optimizer: return a dict for optimizer.load_state_dict.
+
+    Raises:
+        CheckpointError: the state does not fit this optimizer and its parameters.
+    """
+    # Check the options: they must equal this optimizer's, except the learning rate, which a scheduler changes.
+    own = json.loads(json.dumps(group_options(optimizer)))
+    require_like({"groups": own, "counts": {}}, {**numbers, "counts": {}} if isinstance(numbers, dict) else numbers,
+                 "optimizer")
+    rates = [options["lr"] for options in numbers["groups"]]
+    if min(rates) < 0 or [{**options, "lr": 0} for options in own] != [{**found, "lr": 0} for found in numbers["groups"]]:
+        raise CheckpointError("the checkpoint does not fit this run: its optimizer has other options")
+
+    # Sort the state by parameter.
+    if not isinstance(numbers["counts"], dict):
+        raise CheckpointError("the checkpoint does not fit this run: the optimizer's counts are missing")
+    state: dict[str, dict[str, Any]] = {}
+    for name, value in [*numbers["counts"].items(), *tensors.items()]:
+        index, _, key = name.partition(".")
+        state.setdefault(index, {})[key] = value
+
+    # Check it: a parameter has either all the state of a step, or none.
+    params = {str(i): p for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    pattern = state_after_a_step(optimizer)
+    for index, found in state.items():
+        if index not in params or found.keys() != pattern.keys() \
+                or not all(fits(found[key], pattern[key], params[index]) for key in pattern):
+            raise CheckpointError(f"the checkpoint does not fit this run: its optimizer state of parameter {quoted(index)} "
+                                  "has other names, types or shapes")
+
+    # Assemble.
+    groups = [{**group, "lr": lr} for group, lr in zip(optimizer.state_dict()["param_groups"], rates, strict=True)]
+    return {"param_groups": groups, "state": {
+        int(index): {key: shard_like(value, params[index]) if isinstance(value, Tensor) else value
+                     for key, value in found.items()} for index, found in state.items()}}
+
+
+def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state that an optimizer keeps for a parameter of shape PROBE: make one step with a copy of it."""
+    probe, param = copy.copy(optimizer), torch.zeros(PROBE, requires_grad=True)
+    param.grad = torch.ones(PROBE)
+    probe.param_groups, probe.state = [{**optimizer.param_groups[0], "params": [param]}], defaultdict(dict)
+    probe.step()
+    return {key: value for key, value in probe.state[param].items() if value is not None}
+
+
+def fits(value: Any, pattern: Any, param: Tensor) -> bool:
+    """Tell whether a value may be in a parameter's state where PROBE's state has `pattern`."""
+    if isinstance(pattern, Tensor):  # one element for each of the parameter, or one for all
+        return isinstance(value, Tensor) and value.shape == (param.shape if pattern.shape == PROBE else pattern.shape)
+    return type(value) is type(pattern) and value >= 0
+
+
+def group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the options of each parameter group, without its parameters."""
+    return [{key: value for key, value in group.items() if key != "params"}
+            for group in optimizer.state_dict()["param_groups"]]

@@ -1,0 +1,119 @@
+"""Write safetensors files from the tensors' own memory, hash them, and read back only files with the expected hash.
+
+The format: 8 bytes with the length of a JSON header, the header (name -> dtype, shape, offsets), then the tensors'
+bytes one after another. The safetensors library only reads here. Its writer computes no hash, and reports a full disk
+like a bug. The code works on little-endian machines only, like PyTorch's releases.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.errors import UserError
+from training.parallel.sharding import full_tensor
+
+DTYPES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
+          torch.float16: "F16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL"}
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or does not fit."""
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return a tensor's bytes in row-major order, without a copy if it lies so on the CPU."""
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors in 64 hex digits: of their names, types, shapes and bytes, in the dict's order.
+
+    Sharded tensors are gathered first, so all processes must call this together.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor_bytes(full_tensor(tensor.detach())))
+    return digest.hexdigest()
+
+
+def pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a safetensors file piece by piece."""
+    # Lay the tensors out, wide types first, so that each starts at a multiple of its element's size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, offset = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+
+    # Header, then data.
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for name in names:
+        yield tensor_bytes(tensors[name])
+
+
+def sha256_and_length(tensors: dict[str, Tensor]) -> tuple[str, int]:
+    """Return the SHA-256 and the length in bytes of the file that `pieces` makes."""
+    digest, length = hashlib.sha256(), 0
+    for piece in pieces(tensors):
+        digest.update(piece)
+        length += len(piece)
+    return digest.hexdigest(), length
+
+
+def read_verified(path: Path, sha256: str, length: int) -> dict[str, Tensor]:
+    """Read the tensors of a file. CheckpointError, before anything is parsed, if its length or SHA-256 differs.
+
+    The tensors are memory-mapped: clone those that must survive the removal of the file.
+    """
+    # Verify.
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        found = os.fstat(file.fileno()).st_size
+        if found != length:
+            raise CheckpointError(f"{path} is damaged: {found} bytes long instead of {length}")
+        try:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if digest.hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged: its checksum is not the one in the checkpoint's JSON file")
+
+    # Parse.
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {str(error)[:200]}") from error
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading. CheckpointError for a link, and for a pipe or device, which could hang."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        if path.is_symlink():
+            raise CheckpointError(f"{path} is a link; a checkpoint consists of regular files")
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"{path} is not a regular file")
+    with open(descriptor, "rb") as file:
+        yield file

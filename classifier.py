@@ -26,7 +26,11 @@ class GPT2SentimentClassifier(nn.Module):
     """
 
     def __init__(self, config):
-        """config: num_labels, hidden_size, hidden_dropout_prob, fine_tune_mode."""
+        """Make self.gpt, self.frozen (whether GPT-2 gets no gradients) and the head: dropout, then a linear layer.
+
+        config: num_labels, hidden_size, hidden_dropout_prob, fine_tune_mode. self.gpt is
+        GPT2Model.from_pretrained("gpt2"); a run with another --model answers this call with that one.
+        """
         super().__init__()
         if config.fine_tune_mode not in ("last-linear-layer", "full-model"):
             raise ValueError(f"fine_tune_mode must be last-linear-layer or full-model, not {config.fine_tune_mode!r}")

@@ -25,9 +25,9 @@ class AdamW(torch.optim.Optimizer):
 
     With `correct_bias=False`, step_size = lr.
 
-    `torch.optim.AdamW` differs in three ways. It decays before the gradient step; the two orders are
-    lr * weight_decay * (the change of p) apart. It adds eps to the corrected sqrt(v), so there eps weighs less: 32
-    times less at the first step. Its defaults are eps=1e-8 and weight_decay=1e-2; ours are 1e-6 and 0.
+    `torch.optim.AdamW` differs in three ways. It decays before the gradient step; the results differ by
+    lr * weight_decay * (the change of p). It adds eps to the corrected sqrt(v), where the same eps has a smaller
+    effect. Its defaults are eps=1e-8 and weight_decay=1e-2; ours are 1e-6 and 0.
 
     Args:
         params: parameters, or dicts with "params" and any of the options below (parameter groups).
@@ -37,11 +37,12 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: >= 0; multiplied by lr.
         correct_bias: whether to correct the means for their start at zero.
 
-    A parameter whose gradient is None is left alone: no decay, no step counted.
+    What is kept for a parameter p is in self.state[p]: `step` (t), `exp_avg` (m), `exp_avg_sq` (v). A parameter whose
+    gradient is None is left alone: no decay, no step counted.
 
     Raises:
         ValueError: an option is out of range.
-        RuntimeError: a gradient is sparse.
+        RuntimeError: `step` finds a sparse gradient.
 
     Kingma & Ba 2015, Adam: a method for stochastic optimization, https://arxiv.org/abs/1412.6980
     Loshchilov & Hutter 2019, Decoupled weight decay regularization, https://arxiv.org/abs/1711.05101

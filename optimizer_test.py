@@ -43,14 +43,17 @@ def main() -> int:
     import numpy as np
     import torch
 
-    from common.holes import explain_holes
-    from optimizer import AdamW
+    from common.student_files import explain_student_errors
+
+    reference = torch.from_numpy(np.load(REFERENCE))
+    with explain_student_errors():
+        from optimizer import AdamW
+
+        actual = test_optimizer(AdamW)
+
     from sanity import optimizer
     from sanity.checks import run
 
-    reference = torch.from_numpy(np.load(REFERENCE))
-    with explain_holes():
-        actual = test_optimizer(AdamW)
     good = torch.allclose(actual, reference, rtol=1e-4, atol=1e-6)  # not for NaN
     print(f"reference:\n{reference.numpy()}\nactual:\n{actual.numpy()}")
     print(f"largest difference: {(actual - reference).abs().max().item():.1e} (at most 1e-6 + 1e-4 of each number)")

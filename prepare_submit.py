@@ -15,6 +15,7 @@ import importlib.metadata
 import io
 import itertools
 import json
+import os
 import platform
 import re
 import stat
@@ -22,22 +23,18 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from common import cli
 from common.errors import UserError
 from common.files import write_atomic
 from submission import manifest
-from submission.advice import advise
 from submission.manifest import Finding, Part
-from submission.predictions import check_predictions, read_data
+from submission.predictions import advise, check_predictions, read_data
 from submission.sources import check_source
 
 ROOT = Path(__file__).resolve().parent
-VERSION = 1
-"Version of MANIFEST.json inside the zip."
 
 
 @dataclass
@@ -52,12 +49,8 @@ class Submission:
     problems: list[Finding] = field(default_factory=list)
     advice: list[Finding] = field(default_factory=list)
 
-    def read(self, root: Path, file: str, limit: int, *, required: bool = True,
-             fix: str | None = None) -> bytes | None:
-        """Read a file into `files` and return its content; None, and a problem, if it cannot be read safely.
-
-        A missing file is a problem only if it is `required`.
-        """
+    def read(self, root: Path, file: str, limit: int, fix: str | None = None) -> bytes | None:
+        """Read a file into `files` and return its content; None, and a problem, if it cannot be read safely."""
         path = root
         try:
             for name in PurePosixPath(file).parts:
@@ -71,8 +64,7 @@ class Submission:
                 raise OSError(f"{status.st_size:,} bytes, more than the {limit:,} allowed")
             content = path.read_bytes()
         except FileNotFoundError:
-            if required:
-                self.problems.append(Finding(file, "missing", fix=fix))
+            self.problems.append(Finding(file, "missing", fix=fix))
             return None
         except OSError as error:
             self.problems.append(Finding(file, str(error.strerror or error)))
@@ -82,22 +74,15 @@ class Submission:
 
 
 def inspect(root: Path, parts: list[Part]) -> Submission:
-    """Read and check everything in a submission of these parts."""
+    """Read and check everything in a submission of these parts; advise on what is correct but odd."""
     submission = Submission(parts)
     for file, classes in manifest.SOURCES.items():
         content = submission.read(root, file, manifest.SOURCE_LIMIT)
         if content is not None:
             submission.problems += check_source(file, content, classes)
-    inspect_predictions(root, submission)
-    for file in manifest.OPTIONAL:
-        submission.read(root, file, manifest.OPTIONAL_LIMIT, required=False)
-    return submission
 
-
-def inspect_predictions(root: Path, submission: Submission) -> None:
-    """Check the prediction files of the claimed parts; advise on the correct ones."""
-    data, labels = {}, {}
-    for part, split in itertools.product(submission.parts, manifest.SPLITS):
+    answers = {}  # what the correct prediction files say
+    for part, split in itertools.product(parts, manifest.SPLITS):
         file = part.predictions(split)
         command = f"./setup.sh classifier.py --data {part.task_name} --fine-tune-mode {part.mode}"
         content = submission.read(root, file, manifest.PREDICTIONS_LIMIT, fix=command)
@@ -110,32 +95,43 @@ def inspect_predictions(root: Path, submission: Submission) -> None:
         found = check_predictions(file, content, rows, part.task.num_labels)
         submission.problems += found.problems
         if rows and not found.problems:
-            data[part.name, split], labels[part.name, split] = rows, found.labels
-    submission.advice += advise(labels, data)
-    submission.advice += stale_predictions(submission.written)
+            answers[part.name, split] = found.labels, rows
+    submission.advice += advise(answers)
+    written = submission.written
+    newest = max((file for file in written if file in manifest.SOURCES), key=written.__getitem__, default=None)
+    submission.advice += [Finding(file, f"older than {newest}: is it what this code predicts?") for file in written
+                          if newest and file not in manifest.SOURCES and written[file] < written[newest]]
 
-
-def stale_predictions(written: dict[str, float]) -> list[Finding]:
-    """Advise on prediction files that are older than the code."""
-    sources = [file for file in written if file in manifest.SOURCES]
-    if not sources:
-        return []
-    newest = max(sources, key=written.__getitem__)
-    return [Finding(file, f"older than {newest}: is it what this code predicts?")
-            for file in written if file not in manifest.SOURCES and written[file] < written[newest]]
+    for file in manifest.OPTIONAL:
+        if os.path.lexists(root / file):
+            submission.read(root, file, manifest.OPTIONAL_LIMIT)
+    for file in manifest.SUPPORT:
+        if os.path.lexists(root / file) and (content := submission.read(root, file, manifest.SOURCE_LIMIT)) is not None:
+            submission.problems += check_source(file, content, {})
+    return submission
 
 
 def left_out(root: Path, packed: Iterable[str]) -> list[str]:
     """Return the other files in the folders of the submitted files."""
     folders = {PurePosixPath(file).parent for file in (*manifest.SOURCES, "predictions/*")}
-    found = [path for folder in folders for path in (root / folder).glob("*") if not path.is_dir()]
-    names = {path.relative_to(root).as_posix() for path in found} - set(packed)
+    names = {path.relative_to(root).as_posix() for folder in folders for path in (root / folder).glob("*")
+             if not path.is_dir()} - set(packed)
     return sorted(name.encode("ascii", "backslashreplace").decode() for name in names)  # printable anywhere
 
 
 def pack(submission: Submission) -> bytes:
-    """Return the zip: equal files give equal bytes. It holds their SHA-256, and nothing about their author."""
-    contents = {**submission.files, "MANIFEST.json": json.dumps(about(submission), indent=1).encode() + b"\n"}
+    """Return the zip: equal files give equal bytes. It holds their SHA-256, and nothing about their author.
+
+    MANIFEST.json in it names the versions that made the zip, and the size and SHA-256 of each file.
+    """
+    about = {
+        "tool": "prepare_submit", "version": 1, "python": platform.python_version(),
+        "torch": next((found.version for found in importlib.metadata.distributions(name="torch")), None),
+        "parts": [part.name for part in submission.parts],
+        "files": {file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                  for file, content in sorted(submission.files.items())},
+    }
+    contents = {**submission.files, "MANIFEST.json": json.dumps(about, indent=1).encode() + b"\n"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for file, content in sorted(contents.items()):
@@ -143,20 +139,6 @@ def pack(submission: Submission) -> bytes:
             entry.create_system, entry.external_attr = 3, 0o100644 << 16  # as on Unix, everywhere
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
-
-
-def about(submission: Submission) -> dict[str, Any]:
-    """Return MANIFEST.json: the versions that made the zip, and the size and SHA-256 of each file in it."""
-    try:
-        torch = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        torch = None
-    return {
-        "tool": "prepare_submit", "version": VERSION, "python": platform.python_version(), "torch": torch,
-        "parts": [part.name for part in submission.parts],
-        "files": {file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-                  for file, content in sorted(submission.files.items())},
-    }
 
 
 def output_path(root: Path, out: str | None, student: str | None) -> Path:
@@ -184,13 +166,14 @@ def tell(submission: Submission, skipped: list[str], path: Path, digest: str | N
         if lines:
             print("", title, *(f"  {line}" for line in lines), sep="\n")
     if skipped:
-        print(f"\nLeft out, because the manifest does not name them ({len(skipped)}):")
+        print(f"\nOther files here stay out, as they should ({len(skipped)}):")
         print(textwrap.fill(", ".join(skipped), 100, initial_indent="  ", subsequent_indent="  "))
     if any("-sample-" in file for file in skipped):
         print("\nPredictions for the bundled samples (classifier.py --quick) are practice.\n"
               "A course submission needs those for the course's own data: ./setup.sh -m data.download")
     if digest:
         print(f"\nWrote {path}\nsha256 {digest}")
+        print("Your code was read, not run. To run it against known answers: ./setup.sh sanity_check.py")
     else:
         kept = f" The {path} that is there is from an earlier run." if path.exists() else ""
         print(f"\nNo zip was written.{kept}")
@@ -217,8 +200,8 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if args.json:
         json.dump({
             "ok": digest is not None, "zip": str(path) if digest else None, "sha256": digest,
-            "problems": [finding.as_json() for finding in submission.problems],
-            "advice": [finding.as_json() for finding in submission.advice],
+            "problems": [asdict(finding) for finding in submission.problems],
+            "advice": [asdict(finding) for finding in submission.advice],
             "files": sorted(submission.files), "left_out": skipped,
         }, sys.stdout, indent=1)
         print()

@@ -49,8 +49,7 @@ class Settings:
         for row in self.rows:
             if row not in ROW_NAMES:
                 raise UserError(f"--rows: there is no row {row!r}; there are {', '.join(ROW_NAMES)}")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"--threads must be at least 1, not {self.threads}")
+        cli.require_ranges(self, ("threads", 1, None))
         if self.data is not None and not self.data.is_dir():
             raise UserError(f"--data: there is no folder {self.data}")
 
@@ -63,7 +62,6 @@ def main() -> None:
     import torch
 
     from benchmarks import results as tables
-    from benchmarks.growth import curves, plot
     from benchmarks.rows import ROWS
     from benchmarks.workload import Plan
 
@@ -84,21 +82,23 @@ def main() -> None:
         began = time.monotonic()
         for result in ROWS[row](plan):
             results.append(result)
-            print(f"{result.row:<28}{result.contender:<24}{result.shown}", flush=True)
+            note = f"   ({result.note})" if result.note else ""
+            print(f"{result.row:<28}{result.contender:<24}{result.shown}{note}", flush=True)
         print(f"{row}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         write_atomic(settings.out / "results.jsonl", tables.json_lines(facts, results))
-    print("\n" + tables.text_tables(facts, results))
+    print("\ntargets")
+    for row, target, figure, outcome in tables.verdicts(facts, results):
+        print(f"    {row:<26}{target:<42}{figure:<26}{outcome}")
     write_atomic(settings.out / "tables.md", tables.markdown_tables(facts, results))
-    if curves(results):
-        plot(results, settings.out / "growth.png")
+    tables.plot(results, settings.out / "growth.png")
     if settings.docs:
         if set(settings.rows) != set(ROW_NAMES) and RECORD.exists():
             results = tables.with_earlier(facts, results, RECORD.read_text(encoding="utf-8"))
-        page = tables.replace_tables(PAGE.read_text(encoding="utf-8"), tables.markdown_tables(facts, results))
-        write_atomic(PAGE, page)
+        content = f"\n{tables.markdown_tables(facts, results)}\n"
+        write_atomic(PAGE, tables.put_between(PAGE.read_text(encoding="utf-8"), tables.BEGIN, tables.END, content,
+                                              "docs/performance.md"))
         write_atomic(RECORD, tables.json_lines(facts, results))
-        if curves(results):
-            plot(results, PAGE.parent / "growth.png")
+        tables.plot(results, PAGE.parent / "growth.png")
     print(f"\nresults.jsonl, tables.md and plots are in {settings.out}")
 
 

@@ -98,14 +98,13 @@ def read_results(path: Path, model: Path) -> list[dict]:
     """
     sources = {source(model, backbone) for backbone in ("pretrained", "random")}
     lines = path.read_text().splitlines() if path.exists() else []
-    runs = [run for run in map(json.loads, lines) if run["source"] in sources]
-
-    def asked(run: dict) -> Recipe:
-        settings = classifier.Settings(model=str(model), fine_tune_mode=run["mode"],
-                                       random_backbone=run["backbone"] == "random")
-        return settings.recipe(TASKS[run["task"]])
-
-    return [run for run in runs if Recipe(**run["recipe"]) == asked(run)]
+    runs = []
+    for run in map(json.loads, lines):
+        now = classifier.Settings(model=str(model), fine_tune_mode=run["mode"],
+                                  random_backbone=run["backbone"] == "random")
+        if run["source"] in sources and Recipe(**run["recipe"]) == now.recipe(TASKS[run["task"]]):
+            runs.append(run)
+    return runs
 
 
 def table(runs: list[dict]) -> str:

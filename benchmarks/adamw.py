@@ -2,15 +2,11 @@
 
 import functools
 import gc
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.contenders import take_turns
-from benchmarks.course import CourseAdamW
 from benchmarks.workload import SHAPES
 from engine.adamw import FastAdamW
 from models.config import GPT2Config
@@ -22,12 +18,11 @@ OPTIONS = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.01}
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "ours": FastAdamW,
-    "definition": AdamW,
-    "course": lambda params, **options: CourseAdamW(params, options),
+    "course": AdamW,
     "torch foreach": functools.partial(torch.optim.AdamW, foreach=True),
     "torch fused": functools.partial(torch.optim.AdamW, fused=True),
 }
-"""`ours` is what a run trains with: the engine. `definition` is optimizer.py, which runs where the two differ."""
+"""`ours` is the engine, which runs train with; `course` the definition, optimizer.py: one parameter after another."""
 
 
 def parameters(shape: GPT2Config) -> list[nn.Parameter]:
@@ -48,25 +43,19 @@ class AdamWSteps:
         params = parameters(SHAPES[shape])
         self.optimizers = {name: make(params, **OPTIONS) for name, make in OPTIMIZERS.items()}
 
-    def costs(self, rounds: int) -> dict[str, tuple[float, ...]]:
-        """Return the seconds of each step, after two to warm up."""
-        moves = {name: functools.partial(seconds, optimizer.step) for name, optimizer in self.optimizers.items()}
-        take_turns(2, moves)
-        return take_turns(rounds, moves)
+    def step(self, name: str) -> None:
+        """Do one step of an optimizer."""
+        self.optimizers[name].step()
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def extra_memory(name: str) -> float:
+    """Return the MB that two steps of GPT-2 124M take beyond parameters, gradients and the two moments.
 
-
-def extra_memory(name: str, shape: str) -> float:
-    """Return the MB that two steps take beyond parameters, gradients and the two moments. Needs a fresh process."""
+    Needs a fresh process.
+    """
     make = OPTIMIZERS[name]
     make([parameters(SHAPES["toy"])[-1]], **OPTIONS).step()  # the code that a first step loads is not counted: 70 MB
-    params = parameters(SHAPES[shape])
+    params = parameters(SHAPES["gpt2"])
     gc.collect()
     before = peak_memory()
     optimizer = make(params, **OPTIONS)

@@ -4,9 +4,10 @@ One works at a time, and the others wait without using the processor. So whateve
 """
 
 import gc
-import importlib
 import multiprocessing
+import pkgutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
@@ -30,8 +31,7 @@ PEERS = {
 
 def make_peer(name: str, work: Workload) -> Any:
     """Make the contender of this name. Its libraries are imported here: in its own process, and in no other."""
-    module, kind = PEERS[name].split(":")
-    return getattr(importlib.import_module(module), kind)(work)
+    return pkgutil.resolve_name(PEERS[name])(work)
 
 
 class Contender:
@@ -64,12 +64,12 @@ class Contender:
 
     def _answer(self) -> tuple[float, Any]:
         try:
-            good, *answer = self.pipe.recv()
+            seconds, result, error = self.pipe.recv()
         except EOFError:
             raise UserError(f"the process of {self.name!r} died, perhaps for want of memory") from None
-        if not good:
-            raise RuntimeError(f"{self.name}: {answer[0]}")
-        return tuple(answer)
+        if error:
+            raise RuntimeError(f"{self.name}: {error}")
+        return seconds, result
 
     def __enter__(self) -> "Contender":
         self._answer()
@@ -88,17 +88,17 @@ def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple
             contender = make(*args)
             torch.set_num_threads(threads)
             gc.collect()
-            pipe.send((True, 0.0, None))
+            pipe.send((0.0, None, None))
             while True:
                 method, arguments = pipe.recv()
                 function = peak_memory if method == "peak_memory" else getattr(contender, method)
                 start = time.perf_counter()
                 result = function(*arguments)
-                pipe.send((True, time.perf_counter() - start, result))
+                pipe.send((time.perf_counter() - start, result, None))
         except EOFError:
             return
         except Exception as error:
-            pipe.send((False, f"{type(error).__name__}: {error}"))
+            pipe.send((0.0, None, f"{type(error).__name__}: {error}"))
             raise
 
 
@@ -112,9 +112,9 @@ def started(threads: int, works: dict[str, Workload]) -> Iterator[dict[str, Cont
 
 def take_turns(rounds: int, moves: dict[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
     """Let each contender move once a round, in an order that changes; return what each move gave, round by round."""
-    names, given = list(moves), {name: [] for name in moves}
-    for number in range(rounds):
-        for place in range(len(names)):
-            name = names[(number + place) % len(names)]
+    names, given = deque(moves), {name: [] for name in moves}
+    for _ in range(rounds):
+        for name in names:
             given[name].append(moves[name]())
+        names.rotate(-1)
     return {name: tuple(values) for name, values in given.items()}

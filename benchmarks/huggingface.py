@@ -18,9 +18,7 @@ class HuggingFace(Peer):
     """The contender in its default form: random batches, padded to their longest text."""
 
     def __init__(self, work: Workload) -> None:
-        torch.manual_seed(work.seed)
-        self.work = work
-        _, self.data = work.dataset()
+        super().__init__(work)
         shape = work.shape
         config = transformers.GPT2Config(
             vocab_size=shape.vocab_size, n_positions=shape.max_position_embeddings, n_embd=shape.hidden_size,
@@ -30,32 +28,19 @@ class HuggingFace(Peer):
         self.model = transformers.GPT2ForSequenceClassification(config).to(work.device)
         self.optimizer = AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
-    def logits(self, rows: Sequence[int], labels: bool) -> transformers.modeling_outputs.ModelOutput:
+    def output(self, rows: Sequence[int], labels: bool) -> transformers.modeling_outputs.ModelOutput:
         """Return the model's output for a batch, with the loss if `labels`."""
         batch = self.data.collate(rows).to(self.work.device)
         with torch.autocast(self.work.device, torch.bfloat16, enabled=self.work.precision == "bfloat16"):
             return self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
                               labels=batch.labels if labels else None)
 
-    def step(self, rows: list[int]) -> float:
-        """Train on a batch and return its mean loss."""
-        loss = self.logits(rows, labels=True).loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.item()
-
-    def evaluation_order(self) -> Sequence[Sequence[int]]:
-        """Return the batches of an evaluation: of 8 texts, in file order."""
-        return [range(len(self.data))[i:i + 8] for i in range(0, len(self.data), 8)]
+    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+        return self.output(rows, labels=True).loss
 
     @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
-        """Return the logits of all texts, in file order."""
-        self.model.eval()
-        order = self.evaluation_order()
-        logits = torch.cat([self.logits(rows, labels=False).logits.float().cpu() for rows in order])
-        return logits[torch.tensor([row for rows in order for row in rows]).argsort()]
+    def logits(self, rows: Sequence[int]) -> torch.Tensor:
+        return self.output(rows, labels=False).logits
 
 
 class GroupedByLength(HuggingFace):

@@ -12,13 +12,12 @@ import torch
 
 from benchmarks.workload import Peer, Workload
 from classifier import GPT2SentimentClassifier
-from data.batching import FeatureDataset, epoch_order
+from data.batching import FeatureDataset, TextDataset, epoch_order
 from data.tasks import TASKS, Task
 from data.tokenizer import Tokenizer
-from finetuning.features import with_features
+from finetuning.features import Split, read_splits, with_features
 from finetuning.model import Engine, Model, make_model
 from finetuning.settings import TINY, Settings
-from finetuning.splits import Split, read_splits
 from models.config import GPT2Config
 from models.pretrained import OPTIONAL, STATED
 from training.evaluate import score
@@ -58,8 +57,7 @@ class Ours(Peer):
 
     def __init__(self, work: Workload) -> None:
         keep_freed_memory()
-        self.work = work
-        self.examples, self.data = work.dataset()
+        super().__init__(work)
         self.machine = Machine.choose(work.device, work.precision)
         settings = Settings(fine_tune_mode=work.mode, random_backbone=True, seed=work.seed)
         with folder_of(work.shape) as folder:
@@ -119,3 +117,26 @@ class TinyOnSample:
             scheduler=scheduler)
         predicted = dev.predict(model.classifier, self.machine, "dev").argmax(dim=1).tolist()
         return 1 - score(dev.labels, predicted).accuracy
+
+
+class Growth:
+    """Times one training epoch of our loop at any size."""
+
+    def epoch(self, texts: int, length: int, batch: int, width: int, depth: int) -> float:
+        """Return the seconds of one epoch, the better of two, once data, model and optimizer are there and warm."""
+        keep_freed_memory()
+        machine, settings = Machine(), Settings(fine_tune_mode="full-model", random_backbone=True, seed=0)
+        shape = GPT2Config(vocab_size=1000, hidden_size=width, num_hidden_layers=depth, num_attention_heads=width // 32)
+        with folder_of(shape) as folder:
+            model, optimizer = make_model_and_optimizer(settings, TASKS["cfimdb"], machine, folder)
+        data = TextDataset(torch.randint(0, 1000, (texts, length)).tolist(), [0] * texts, 0)
+
+        def train(batches: list[list[int]]) -> float:
+            start = perf_counter()
+            feed = Feed(lambda epoch: batches, data.collate)
+            fit(model.classifier, optimizer, feed, classification, TrainState(), machine, epochs=1)
+            return perf_counter() - start
+
+        batches = epoch_order(data.lengths, batch, 0, epoch=0)
+        train(batches[:1])
+        return min(train(batches), train(batches))

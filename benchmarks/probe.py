@@ -35,8 +35,7 @@ def probe(folder: Path, name: str) -> float:
     from benchmarks.ours import make_model_and_optimizer
     from data.tasks import TASKS
     from data.tokenizer import Tokenizer
-    from finetuning.features import LastToken
-    from finetuning.splits import read_splits
+    from finetuning.features import LastToken, read_splits
     from models.pretrained import read_config
     from training.machine import Machine
 

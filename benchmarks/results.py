@@ -6,10 +6,12 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from common.errors import UserError
 from data.tasks import TASKS
@@ -42,10 +44,7 @@ class Result:
 
 def spread_of(values: Sequence[float]) -> tuple[float, float, float]:
     """Return median, lower and upper quartile."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return statistics.median(values), low, high
+    return tuple(np.quantile(values, (0.5, 0.25, 0.75)).tolist())
 
 
 def machine_facts(threads: int) -> dict[str, Any]:
@@ -81,32 +80,28 @@ class Target:
     task: str = ""
     "The task for whose real files, and for GPT-2 124M, the bound was set; empty where neither matters."
 
-    def not_judged(self, facts: dict[str, Any]) -> str:
-        """Say why the bound means nothing for what these facts describe; empty if it does mean something."""
-        if not self.task:
-            return ""
-        real = TASKS[self.task].train.name
-        if facts.get("files", {}).get(self.task, real) != real:
-            return "set for the real files"  # the samples' texts are short, and have little padding to save
-        return "" if facts.get("shape", "gpt2") == "gpt2" else "set for GPT-2 124M"
-
     def judge(self, facts: dict[str, Any], results: dict[tuple[str, str], Result]) -> dict[str, Any] | None:
         """Compare: return the figure with quartiles, and the verdict; None where something was not measured."""
         ours, peer = results.get((self.row, self.contender)), results.get((self.row, self.peer))
         if ours is None or (self.kind != "limit" and peer is None):
             return None
         if self.kind == "limit":
-            figures = list(ours.costs)
+            figures = ours.costs
         elif self.kind == "alike":
             from scipy.stats import ttest_rel  # late: it takes a second
             figures = [1.0 if ours.costs == peer.costs else float(ttest_rel(ours.costs, peer.costs).pvalue)]
         else:
-            figures = [a / b for a, b in zip(ours.costs, peer.costs, strict=True)]
-        if self.kind == "faster":
-            figures = [1 / figure for figure in figures]
+            pairs = zip(ours.costs, peer.costs, strict=True)
+            figures = [theirs / mine if self.kind == "faster" else mine / theirs for mine, theirs in pairs]
         median, low, high = spread_of(figures)
-        reason = self.not_judged(facts)
         met = median >= self.bound if self.kind in ("faster", "alike") else median <= self.bound
+
+        # The samples' texts are short, and have little padding to save.
+        real, reason = TASKS[self.task].train.name if self.task else None, ""
+        if facts.get("files", {}).get(self.task, real) != real:
+            reason = "set for the real files"
+        elif self.task and facts.get("shape", "gpt2") != "gpt2":
+            reason = "set for GPT-2 124M"
         return asdict(self) | {"figure": median, "low": low, "high": high, "met": None if reason else met,
                                "not_judged": reason}
 
@@ -141,58 +136,31 @@ def judge_all(facts: dict[str, Any], results: Iterable[Result]) -> list[dict[str
     return [verdict for target in TARGETS if (verdict := target.judge(facts, table)) is not None]
 
 
-def verdict_text(verdict: dict[str, Any], missed: str) -> str:
-    """Say `met`, or `missed` in the word given, or why there is no verdict."""
-    if verdict["not_judged"]:
-        return f"not judged: {verdict['not_judged']}"
-    return "met" if verdict["met"] else missed
+WANTED = {"faster": "at least {bound:g} x as fast as {peer}", "cost": "at most {bound:g} x {peer}",
+          "alike": "{peer} is as good: p at least {bound:g}", "limit": "at most {bound:g}"}
 
 
-def figure_text(verdict: dict[str, Any]) -> str:
-    """Write the figure: `1.62 x (1.60 to 1.65)`."""
-    text = f"{verdict['figure']:.3g}" + (" x" if verdict["kind"] in ("faster", "cost") else "")
-    if verdict["low"] != verdict["high"]:
-        text += f" ({verdict['low']:.3g} to {verdict['high']:.3g})"
-    return text
-
-
-def target_text(verdict: dict[str, Any]) -> str:
-    """Write the target: `at least 1.5 x as fast as Hugging Face`."""
-    if verdict["kind"] == "faster":
-        return f"at least {verdict['bound']:g} x as fast as {verdict['peer']}"
-    if verdict["kind"] == "cost":
-        return f"at most {verdict['bound']:g} x {verdict['peer']}"
-    if verdict["kind"] == "alike":
-        return f"{verdict['peer']} is as good: p at least {verdict['bound']:g}"
-    return f"at most {verdict['bound']:g}"
-
-
-def text_tables(facts: dict[str, Any], results: Sequence[Result]) -> str:
-    """Write all results, then the targets, for a terminal."""
-    lines = []
-    for row in dict.fromkeys(result.row for result in results):
-        lines.append(row)
-        lines += [f"    {result.contender:<24}{result.shown}" + (f"   ({result.note})" if result.note else "")
-                  for result in results if result.row == row]
-    lines.append("\ntargets")
+def verdicts(facts: dict[str, Any], results: Sequence[Result]) -> Iterator[tuple[str, str, str, str]]:
+    """Say in words what was judged: (row, target, figure as `1.62 x (1.60 to 1.65)`, `met` or `MISSED`)."""
     for verdict in judge_all(facts, results):
-        lines.append(f"    {verdict['row']:<26}{target_text(verdict):<42}{figure_text(verdict):<26}"
-                     f"{verdict_text(verdict, 'MISSED')}")
-    return "\n".join(lines)
+        figure = f"{verdict['figure']:.3g}" + (" x" if verdict["kind"] in ("faster", "cost") else "")
+        if verdict["low"] != verdict["high"]:
+            figure += f" ({verdict['low']:.3g} to {verdict['high']:.3g})"
+        reason = verdict["not_judged"]
+        outcome = f"not judged: {reason}" if reason else "met" if verdict["met"] else "MISSED"
+        yield verdict["row"], WANTED[verdict["kind"]].format(**verdict), figure, outcome
 
 
 def markdown_tables(facts: dict[str, Any], results: Sequence[Result]) -> str:
-    """Write the same for docs/performance.md, with the machine's facts."""
-    lines = [f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads for each contender, "
-             f"{facts.get('memory_gb', '?')} GB; load before the run {facts.get('load', 0):.1f}; "
-             f"Python {facts['python']}, PyTorch {facts['torch']}, Transformers {facts['transformers']}.", "",
-             "| what | target | measured | |", "|---|---|---|---|"]
-    for verdict in judge_all(facts, results):
-        lines.append(f"| {verdict['row']} | {target_text(verdict)} | {figure_text(verdict)} | "
-                     f"{verdict_text(verdict, '**missed**')} |")
-    lines += ["", "| row | contender | measured | |", "|---|---|---|---|"]
-    lines += [f"| {result.row} | {result.contender} | {result.shown} | {result.note} |" for result in results]
-    return "\n".join(lines) + "\n"
+    """Write targets and results for docs/performance.md, with the machine's facts."""
+    rows = [("what", "target", "measured", ""), ("---",) * 4, *verdicts(facts, results), (),
+            ("row", "contender", "measured", ""), ("---",) * 4,
+            *((result.row, result.contender, result.shown, result.note) for result in results)]
+    facts_line = (f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads for each contender, "
+                  f"{facts.get('memory_gb', '?')} GB; load before the run {facts.get('load', 0):.1f}; "
+                  f"Python {facts['python']}, PyTorch {facts['torch']}, Transformers {facts['transformers']}.")
+    lines = [f"| {' | '.join(row)} |" if row else "" for row in rows]
+    return "\n".join([facts_line, "", *lines, ""]).replace("MISSED", "**missed**")
 
 
 BEGIN, END = "<!-- tables: written by benchmarks --docs -->\n", "<!-- end of tables -->\n"
@@ -205,11 +173,6 @@ def put_between(text: str, begin: str, end: str, content: str, page: str) -> str
     if not found:
         raise UserError(f"{page} has lost its marks {begin.strip()} and {end.strip()}")
     return f"{before}{begin}{content}{end}{after}"
-
-
-def replace_tables(page: str, tables: str) -> str:
-    """Replace what stands between the two marks of docs/performance.md."""
-    return put_between(page, BEGIN, END, f"\n{tables}\n", "docs/performance.md")
 
 
 def json_lines(facts: dict[str, Any], results: Sequence[Result]) -> str:
@@ -236,3 +199,46 @@ def with_earlier(facts: dict[str, Any], results: Sequence[Result], earlier: str)
     kept = [Result(**{**record["result"], "costs": tuple(record["result"]["costs"])}) for record in records
             if "result" in record and record["result"]["row"] not in again]
     return [*kept, *results]
+
+
+AXES: dict[str, tuple[int, ...]] = {
+    "texts": (64, 128, 256, 512, 1024),
+    "length": (8, 16, 32, 64, 128, 256, 512),
+    "batch": (1, 2, 4, 8, 16, 32, 64),
+    "width": (64, 128, 256, 512),
+    "depth": (1, 2, 4, 8, 16),
+}
+"""What is varied, one axis at a time."""
+
+
+def curves(results: list[Result]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return axis -> (values, seconds), from the results of time_growth."""
+    points = {axis: [(int(r.contender), r.costs[0]) for r in results if r.row == f"growth, {axis}"] for axis in AXES}
+    return {axis: tuple(np.array(found).T) for axis, found in points.items() if found}
+
+
+def exponents(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return the power of the axis that time grows with between neighbouring points: 1 is linear."""
+    return np.diff(np.log(seconds)) / np.diff(np.log(values))
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """Draw a panel for each axis measured, log-log, with a line of slope 1 where time should grow; nothing for none."""
+    from matplotlib.figure import Figure  # late: it takes a second
+
+    found = curves(results)
+    if not found:
+        return
+    figure = Figure(figsize=(3.2 * len(found), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False)
+    for panel, (axis, (values, seconds)) in zip(panels[0], found.items(), strict=True):
+        panel.loglog(values, seconds, "o-", label="measured")
+        if axis != "batch":  # an epoch has as many texts in larger batches, and fewer steps
+            panel.loglog(values, seconds[-1] * values / values[-1], "--", color="gray", label="linear")
+        panel.set_xticks(values, [f"{value:.0f}" for value in values])
+        panel.set_xticks([], minor=True)
+        panel.set_xlabel(axis)
+        panel.set_title(f"steepest: {axis}^{exponents(values, seconds).max():.2f}")
+    panels[0][0].set_ylabel("seconds an epoch")
+    panels[0][0].legend()
+    figure.savefig(path, dpi=120)

@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.accuracy import run_python
-from benchmarks.adamw import AdamWSteps
+from benchmarks.adamw import OPTIMIZERS, AdamWSteps
 from benchmarks.contenders import Contender, make_peer, started, take_turns
-from benchmarks.growth import time_growth
-from benchmarks.ours import TinyOnSample
-from benchmarks.results import Result, machine_facts
+from benchmarks.ours import Growth, TinyOnSample
+from benchmarks.results import AXES, Result, machine_facts
 from benchmarks.workload import Plan
 
 THREE = ("ours", "course", "Hugging Face")
 WITHOUT_COURSE = ("ours", "Hugging Face", "Hugging Face, grouped")
+USUAL = {"texts": 64, "length": 32, "batch": 8, "width": 128, "depth": 2}
+"""What the other axes have while growth along one is measured."""
 FIRST_STEP = """
 import pathlib, runpy, sys, time
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -36,10 +37,12 @@ def time_adamw(plan: Plan) -> Iterator[Result]:
     """Time one step over all parameters, and measure the memory it takes beyond the two moments."""
     for shape, rounds in (("gpt2", 3 * plan.rounds), ("gpt2-tiny", 20 * plan.rounds)):
         with Contender(f"AdamW {shape}", plan.threads, AdamWSteps, shape) as steps:
-            costs = steps.do("costs", rounds)[1]
+            moves = {name: lambda name=name: steps.do("step", name)[0] for name in OPTIMIZERS}
+            take_turns(2, moves)  # to warm up
+            costs = take_turns(rounds, moves)
         yield from (Result(f"AdamW step, {shape}", name, values) for name, values in costs.items())
     names = ("ours", "course", "torch fused")
-    code = "from benchmarks.adamw import extra_memory; print(extra_memory({!r}, 'gpt2'))"
+    code = "from benchmarks.adamw import extra_memory; print(extra_memory({!r}))"
     with ThreadPoolExecutor() as pool:  # each in a fresh process
         for name, extra in zip(names, pool.map(lambda name: run_python("-c", code.format(name)), names), strict=True):
             yield Result("AdamW memory, gpt2", name, (float(extra),), "MB", "beyond parameters, gradients and moments")
@@ -164,6 +167,15 @@ def time_quick_run(plan: Plan) -> Iterator[Result]:
     yield Result("quick run, whole", "ours", tuple(wholes))
 
 
+def time_growth(plan: Plan) -> Iterator[Result]:
+    """Measure each point of each axis: one result each."""
+    with Contender("growth", plan.threads, Growth) as contender:
+        for axis, values in AXES.items():
+            for value in values:
+                seconds = contender.do("epoch", *(USUAL | {axis: value}).values())[1]
+                yield Result(f"growth, {axis}", str(value), (seconds,), note="one epoch of 64 texts or as varied")
+
+
 def check_buckets(plan: Plan) -> Iterator[Result]:
     """Compare what is learned from batches of similar length and from random ones, over several seeds."""
     errors = {"bucketed": [], "random order": []}
@@ -190,7 +202,7 @@ ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {
     "evaluation": time_evaluation,
     "memory": measure_memory,
     "quick": time_quick_run,
-    "growth": lambda plan: time_growth(plan.threads),
+    "growth": time_growth,
     "buckets": check_buckets,
     "gpu": time_gpu,
 }

@@ -70,16 +70,14 @@ class Workload:
             return replace(task, **{name: self.data / task.path(name).name for name in ("train", "dev", "test")})
         return task if task.train.exists() else TASKS[f"{self.task}-sample"]
 
-    def dataset(self, split: str = "train") -> tuple[list[Example], TextDataset]:
-        """Return the examples of a split and their tokens; `texts` of them, if that is set and the split is train."""
-        tokenizer, examples = gpt2_tokenizer(), self.files.read(split)
+    def dataset(self) -> tuple[list[Example], TextDataset]:
+        """Return the training examples and their tokens; `texts` of them, if that is set."""
+        tokenizer, examples = gpt2_tokenizer(), self.files.read("train")
         max_length = min(self.files.max_length, self.shape.max_position_embeddings)
         ids = tokenizer.encode([example.text for example in examples], max_length, self.files.lowercase).ids
-        if split == "train" and self.texts is not None:
-            rows = spread([len(row) for row in ids], self.texts)
-            examples, ids = [examples[row] for row in rows], [ids[row] for row in rows]
-        labels = None if split == "test" else [example.label for example in examples]
-        return examples, TextDataset(ids, labels, tokenizer.pad_id)
+        rows = spread([len(row) for row in ids], self.texts or len(ids))
+        examples, ids = [examples[row] for row in rows], [ids[row] for row in rows]
+        return examples, TextDataset(ids, [example.label for example in examples], tokenizer.pad_id)
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,18 @@ def typical_batches(lengths: Sequence[int], order: Sequence[Sequence[int]], coun
 
 
 class Peer:
-    """All contenders share this. A subclass sets work, data and model, and has a `step` that returns a batch's loss."""
+    """All contenders share this. A subclass makes `model` and `optimizer`, and has two more methods:
 
-    work: Workload
-    data: TextDataset
+    loss(rows) returns the mean loss of a batch, and logits(rows) the logits [B, num_labels].
+    """
+
     model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, work: Workload) -> None:
+        torch.manual_seed(work.seed)
+        self.work = work
+        self.examples, self.data = work.dataset()
 
     def training_order(self) -> list[list[int]]:
         """Return the batches of an epoch: random, the short one last."""
@@ -162,7 +167,25 @@ class Peer:
     def train(self, *batches: list[int]) -> float:
         """Train on these batches and return the mean loss."""
         self.model.train()
-        return sum(self.step(rows) * len(rows) for rows in batches) / sum(map(len, batches))
+        total = 0.0
+        for rows in batches:
+            self.optimizer.zero_grad()
+            loss = self.loss(rows)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(rows)
+        return total / sum(map(len, batches))
+
+    def evaluation_order(self) -> Sequence[Sequence[int]]:
+        """Return the batches of an evaluation: of 8 texts, in file order."""
+        return [range(len(self.data))[i:i + 8] for i in range(0, len(self.data), 8)]
+
+    def evaluate(self) -> torch.Tensor:
+        """Return the logits of all texts, in file order."""
+        self.model.eval()
+        order = self.evaluation_order()
+        logits = torch.cat([self.logits(rows).detach().float().cpu() for rows in order])
+        return logits[torch.tensor([row for rows in order for row in rows]).argsort()]
 
     def typical_batches(self, count: int) -> list[Sequence[int]]:
         """Return batches that stand for an epoch's, in order of size."""

@@ -1,20 +1,4 @@
-"""Make command lines from frozen dataclasses, and print errors without tracebacks.
-
-    @dataclass(frozen=True)
-    class Settings:
-        page_width: int = 80
-        "Characters in a line."
-
-        def __post_init__(self):
-            require_ranges(self, ("page_width", 1, None))
-
-    def main() -> None:
-        parser = cli.Parser(description=__doc__)
-        cli.add_arguments(parser, Settings)
-        settings = cli.from_arguments(Settings, parser.parse_args())
-
-    if __name__ == "__main__":
-        cli.run(main)
+"""Make command lines from frozen dataclasses, print errors without tracebacks, and show progress.
 
 It imports only light parts of the standard library, so that `--help` answers at once.
 """
@@ -32,7 +16,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from common.errors import Stopped, UserError, printable
@@ -41,15 +25,13 @@ T = TypeVar("T")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
-EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that accepts `--page_width` for `--page-width`, and no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(**{"allow_abbrev": False, **settings})
+        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """Parse the words, with hyphens for underscores in flags before a `--`."""
@@ -66,15 +48,10 @@ def add_arguments(parser: Parser, settings: type) -> None:
     """Give `parser` one flag for each field of the dataclass `settings`.
 
     Field `page_width` becomes `--page-width` (and `--page_width`). Its help is the string literal that follows the
-    field in the class body, with the default added. A field without a default is a required flag. Types:
+    field in the class body, with the default added. A field without a default is a required flag.
 
-        int, float, str, Path   one value
-        X | None                one value; the default is usually None
-        tuple[X, ...]           one or more values
-        Literal[...]            one of these
-        bool                    two flags without a value, `--x` and `--no-x`
-
-    Another type is a bug of ours: a TypeError.
+    int, float, str, Path and X | None take one value, tuple[X, ...] takes one or more, Literal[...] one of these. bool
+    makes two flags without a value, `--x` and `--no-x`. Another type is a bug of ours: a TypeError.
     """
     if not isinstance(parser, Parser):
         raise TypeError("add_arguments needs a common.cli.Parser, which knows both spellings of a flag")
@@ -83,26 +60,32 @@ def add_arguments(parser: Parser, settings: type) -> None:
     group = parser.add_argument_group(settings.__name__)
     for field in dataclasses.fields(settings):
         flag = "--" + field.name.replace("_", "-")
-        default, required = _default(field)
+        required = field.default is dataclasses.MISSING
+        default = None if required else field.default
         text = helps.get(field.name, "").replace("%", "%%")
         if hints[field.name] is bool:
-            _add_switch(group, flag, field.name, bool(default), text)
+            # The help shows the one of two flags that differs from the default.
+            group.add_argument(flag, dest=field.name, action="store_true", default=bool(default),
+                               help=argparse.SUPPRESS if default else text)
+            group.add_argument("--no-" + flag[2:], dest=field.name, action="store_false", default=bool(default),
+                               help=f"Turn off: {text}" if default else argparse.SUPPRESS)
             continue
-        shown = "" if default is None or required else f" (default: {_as_words(default)})"
-        group.add_argument(flag, dest=field.name, default=default, required=required,
-                           help=text + shown.replace("%", "%%"), **_value(hints[field.name], flag))
+        if default is not None:
+            words = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            text += f" (default: {words})".replace("%", "%%")
+        group.add_argument(flag, dest=field.name, default=default, required=required, help=text,
+                           **_value(hints[field.name], flag))
 
 
 def from_arguments(settings: type[T], namespace: argparse.Namespace) -> T:
     """Build the dataclass from parsed flags; its `__post_init__` raises UserError for bad values."""
-    return settings(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(settings)})
+    values = {field.name: getattr(namespace, field.name) for field in dataclasses.fields(settings)}
+    # argparse gives lists, and a frozen dataclass with a list is not hashable.
+    return settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def require_ranges(settings: Any, *ranges: tuple[str, float, float | None]) -> None:
-    """Check that fields of `settings` lie in their ranges; for a dataclass's `__post_init__`. UserError otherwise.
-
-    ranges: (field, low, high); high None allows any finite number. A field that is None passes.
-    """
+    """Raise UserError unless each field in ranges (field, low, high) is None or lies there; high None: is finite."""
     for name, low, high in ranges:
         value = getattr(settings, name)
         if value is not None and not (low <= value < math.inf if high is None else low <= value <= high):
@@ -128,10 +111,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def hush_interrupts() -> None:
-    """Make Ctrl-C end the process without a traceback from now on, outside `run` too.
-
-    Scripts call it before they import PyTorch, which takes seconds.
-    """
+    """Make Ctrl-C end the process without a traceback outside `run`, too: while PyTorch is imported, for seconds."""
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -146,10 +126,7 @@ def hush_interrupts() -> None:
 
 @contextlib.contextmanager
 def only_first_process_prints() -> Iterator[None]:
-    """Silence all processes that torchrun started on this machine but the first; their exit status stays.
-
-    For errors that all of them find, such as a wrong flag.
-    """
+    """Silence all processes that torchrun started here but the first, for an error that all find: a wrong flag."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         yield
         return
@@ -159,10 +136,7 @@ def only_first_process_prints() -> Iterator[None]:
 
 @contextlib.contextmanager
 def adding_advice(advice: Mapping[type[Exception], Callable[[Any], str]]) -> Iterator[None]:
-    """Add a line to errors of the given types.
-
-    A room says what is wrong; a script adds which flag mends it: advice[type](error) returns that line.
-    """
+    """Add a line to errors of the given types: advice[type](error), which says what flag mends it."""
     try:
         yield
     except tuple(advice) as error:
@@ -198,34 +172,28 @@ def attempt(function: Callable[[], T]) -> T:
     except BrokenPipeError:
         # Python flushes standard output once more at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_BROKEN_PIPE
+        status = 128 + 13  # as a shell reports SIGPIPE
     sys.exit(status)
+
+
+def progress(work: Iterable[Any] | int, desc: str, unit: str = "it") -> Any:
+    """Return a tqdm bar on standard error that goes away at the end.
+
+    work: an iterable to loop over through the bar, or a number of steps, counted by calling `update(n)`. The bar is
+    silent if standard error is not a terminal, so that logs stay readable, and in all processes that torchrun starts
+    but the first.
+    """
+    from tqdm import tqdm  # here, so that `--help` does not wait for it
+
+    silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+    steps = {"total": work} if isinstance(work, int) else {"iterable": work}
+    return tqdm(**steps, desc=desc, unit=unit, leave=False, disable=silent)
 
 
 def _hyphenated(word: str) -> str:
     """Return a flag with hyphens for underscores in its name (not in its value); any other word as it is."""
-    if not word.startswith("--"):
-        return word
     name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
-
-
-def _default(field: dataclasses.Field) -> tuple[Any, bool]:
-    """Return a field's default value, and whether the field has none and must be given."""
-    if field.default is not dataclasses.MISSING:
-        return field.default, False
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory(), False
-    return None, True
-
-
-def _add_switch(group: Any, flag: str, dest: str, default: bool, text: str) -> None:
-    """Add `--x` and `--no-x`; the help shows the one that differs from the default."""
-    off = "--no-" + flag[2:]
-    hide = argparse.SUPPRESS
-    group.add_argument(flag, dest=dest, action="store_true", default=default, help=hide if default else text)
-    group.add_argument(off, dest=dest, action="store_false", default=default,
-                       help=f"Turn off: {text}" if default else hide)
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _value(hint: Any, flag: str) -> dict[str, Any]:
@@ -236,19 +204,7 @@ def _value(hint: Any, flag: str) -> dict[str, Any]:
     if origin is typing.Literal:
         return {"choices": inner, "type": type(inner[0])}
     if origin is tuple and inner[1:] == (...,):
-        return {"nargs": "+", "action": _StoreTuple, **_value(inner[0], flag)}
+        return {"nargs": "+", **_value(inner[0], flag)}
     if isinstance(hint, type) and (hint in (int, float, str) or issubclass(hint, os.PathLike)):
         return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, flag[2:].split("-")[-1].upper())}
     raise TypeError(f"{flag}: no flag can be made from the type {hint}")
-
-
-class _StoreTuple(argparse.Action):
-    """Store several values as a tuple: a frozen dataclass with a list is not hashable."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
-
-
-def _as_words(value: Any) -> str:
-    """Return a default as it would be typed."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

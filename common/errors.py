@@ -4,9 +4,8 @@
 class UserError(Exception):
     """An error that the user can cause and mend.
 
-    The message has one or two lines: what is wrong, where (file, line, flag), and what to do about it. Rooms raise this
-    class or a subclass; `common.cli.run` prints `error: {message}` on standard error, without a traceback, and ends the
-    process with status 2. A bug of ours is never a UserError and keeps its traceback.
+    The message has one or two lines: what is wrong, where (file, line, flag), and what to do about it.
+    `common.cli.run` prints it without a traceback. A bug of ours is never a UserError and keeps its traceback.
     """
 
 
@@ -19,19 +18,13 @@ class Stopped(Exception):
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """Return `value` in quotes for a message, with control characters escaped, cut after `limit` characters.
-
-    Wrong input may be huge or hold terminal escapes, so messages must quote it.
-    """
+    """Return wrong input in quotes for a message: control characters escaped, cut after `limit` characters."""
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def printable(message: str, limit: int = 1000) -> str:
-    """Return a message that is safe for a terminal: control characters escaped, lines cut after `limit` characters.
-
-    For paths and other input that got into a message without `quoted`.
-    """
+    """Return a message that is safe for a terminal: control characters escaped, lines cut after `limit` characters."""
     def line(text: str) -> str:
         text = text if len(text) <= limit else text[:limit] + "..."
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -17,10 +17,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     At every moment `path` holds its old content or the complete new one, even after a power cut: the file is flushed to
     disk before the rename, the folder after it. If the block raises, `path` stays as it was and the temporary file is
-    removed. A killed process may leave a `.*.tmp` file, which nobody reads.
-
-    Raises:
-        UserError: the file system refuses (no space, no permission, no folder, name too long).
+    removed. A killed process may leave a `.*.tmp` file, which nobody reads. UserError if the file system refuses.
     """
     path = Path(path)
     # A short name: the name of `path` plus a suffix could be too long.
@@ -29,7 +26,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, _usual_mode())  # some libraries make files that only their owner can read
-            _flush(temporary)
+            with open(temporary, "r+b") as file:  # Windows cannot flush a file that is open for reading only
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -71,12 +69,6 @@ def _usual_mode() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return 0o666 & ~umask
-
-
-def _flush(path: Path) -> None:
-    """Flush a file's content to the disk."""
-    with open(path, "r+b") as file:  # Windows cannot flush a file that is open for reading only
-        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,58 +1,52 @@
 """Batches: which examples go together, in which order, and as which tensors.
 
-An order is a pure function of (lengths, batch size, seed, epoch) and has a random generator of its own, so evaluation,
-dropout and resuming do not change it. Shapes: B rows in a batch, T tokens in its longest row, C numbers in a feature.
+An order has a random generator of its own, so evaluation, dropout and resuming do not change it. Shapes: B rows in a
+batch, T tokens in its longest row, C numbers in a feature.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-POOL_BATCHES = 64
-"""Number of batches whose examples are sorted by length together: enough for little padding, few enough to keep an
-epoch well mixed."""
-BATCH_COST = 32
-"""Cost of one batch on a CPU besides its tokens (reading all weights, Python), in tokens."""
+POOL_BATCHES = 64  # batches sorted by length together: enough for little padding, few enough to mix an epoch well
+BATCH_COST = 32  # cost of one batch on a CPU besides its tokens (reading all weights, Python), in tokens
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Rows:
-    """The methods of both kinds of batch."""
+    """What both kinds of batch share."""
+
+    labels: Tensor | None  # [B] int64; None for unlabelled data
+    index: Tensor  # [B] int64: position of each row in its data set
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str):
         """Return the same batch with its tensors on `device`."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: _send(tensor, torch.device(device)) for name, tensor in tensors.items() if tensor is not None}
-        return replace(self, **moved)
+        device = torch.device(device)
 
+        def send(tensor: Tensor) -> Tensor:
+            # To CUDA from pinned memory, so that Python need not wait for the copy.
+            if device.type == "cuda" and tensor.device.type == "cpu":
+                return tensor.pin_memory().to(device, non_blocking=True)
+            return tensor.to(device)
 
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on `device`; it goes to CUDA from pinned memory, so that Python need not wait for the copy."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        return replace(self, **{name: send(tensor) for name, tensor in vars(self).items() if tensor is not None})
 
 
 @dataclass(frozen=True, eq=False)
 class Batch(_Rows):
     """A batch of padded texts."""
 
-    input_ids: Tensor
-    "[B, T] int64, padded on the right."
-    attention_mask: Tensor
-    "[B, T] int64: 1 for a token, 0 for padding."
-    labels: Tensor | None
-    "[B] int64; None for unlabelled data."
-    index: Tensor
-    "[B] int64: position of each row in its data set."
+    input_ids: Tensor  # [B, T] int64, padded on the right
+    attention_mask: Tensor  # [B, T] int64: 1 for a token, 0 for padding
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:
@@ -64,12 +58,7 @@ class Batch(_Rows):
 class FeatureBatch(_Rows):
     """A batch of stored features of texts, one vector for each text."""
 
-    features: Tensor
-    "[B, C]."
-    labels: Tensor | None
-    "[B] int64; None for unlabelled data."
-    index: Tensor
-    "[B] int64: position of each row in its data set."
+    features: Tensor  # [B, C]
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +72,6 @@ class TextDataset:
     def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int] | None, pad_id: int) -> None:
         """ids: one list for each text, not empty. labels: one for each text, or None. ValueError if they do not fit."""
         self.lengths = [len(row) for row in ids]
-        "Number of tokens of each text."
         if not all(self.lengths):
             raise ValueError(f"text {self.lengths.index(0)} has no tokens")
         self.pad_id = pad_id
@@ -111,7 +99,7 @@ class TextDataset:
         where = (self._starts[index][:, None] + positions).clamp_(max=len(self._tokens) - 1)  # [B, T]
         input_ids = self._tokens[where].masked_fill_(~mask, self.pad_id)
         labels = None if self._labels is None else self._labels[index]
-        return Batch(input_ids, mask.long(), labels, index)
+        return Batch(input_ids, mask.long(), labels=labels, index=index)
 
 
 class FeatureDataset:
@@ -119,8 +107,7 @@ class FeatureDataset:
 
     def __init__(self, features: Tensor, labels: Sequence[int] | Tensor | None) -> None:
         self.features = features
-        self.lengths = [1] * len(features)
-        "All the same: features need no padding."
+        self.lengths = [1] * len(features)  # features need no padding
         self._labels = _label_tensor(labels, len(features))
 
     def __len__(self) -> int:
@@ -130,12 +117,10 @@ class FeatureDataset:
         """Return the batch of these examples, in this order."""
         index = torch.tensor(indices, dtype=torch.int64)
         labels = None if self._labels is None else self._labels[index]
-        return FeatureBatch(self.features[index], labels, index)
+        return FeatureBatch(self.features[index], labels=labels, index=index)
 
 
-def epoch_order(
-    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool = True
-) -> list[list[int]]:
+def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool = True) -> list[list[int]]:
     """Plan the batches of one training epoch: every position once, in an order that depends on (seed, epoch) only.
 
     With `bucket`, the examples are shuffled, sorted by length within pools of `POOL_BATCHES` batches, and cut into
@@ -159,9 +144,7 @@ def epoch_order(
 
 
 def eval_order(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
-    """Plan the batches of one evaluation: every position once, the longest text first.
-
-    So a lack of memory shows at once.
+    """Plan the batches of one evaluation: every position once, the longest text first: a lack of memory shows at once.
 
     Without `tokens`, each batch has `batch_size` texts. With it, a batch has at most `batch_size` texts and at most
     `tokens` tokens, padding included (or one longer text); the cuts are those with the least padding and `BATCH_COST`.
@@ -179,8 +162,7 @@ def _cheapest_cuts(lengths: Sequence[int], batch_size: int, tokens: int) -> list
     # best[n], for the first n texts: the least cost, and the size of the last batch (the smallest of equal ones).
     best: list[tuple[float, int]] = [(0, 0)] + [(math.inf, 0)] * len(lengths)
     for start, longest in enumerate(lengths):
-        most = min(batch_size, max(tokens // longest, 1), len(lengths) - start)
-        for size in range(1, most + 1):
+        for size in range(1, min(batch_size, max(tokens // longest, 1), len(lengths) - start) + 1):
             cost = best[start][0] + BATCH_COST + size * longest
             best[start + size] = min(best[start + size], (cost, size))
     cuts = [len(lengths)]
@@ -200,7 +182,6 @@ def _cut(order: np.ndarray, batch_size: int, short: int | None = None) -> list[l
 
 
 def _check_batch_size(batch_size: int) -> None:
-    """ValueError for less than 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
 

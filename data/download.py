@@ -10,14 +10,12 @@ interruption, start again: right files are left alone.
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from common import cli
 from common.errors import UserError, quoted
 from common.files import make_folder, sha256_file, write_atomic
-from common.progress import progress
 
 COMMIT = "7570cfa4385f3417298573c770df5ddfe2d97f89"
 BASE_URL = f"https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/{COMMIT}/data/"
@@ -25,28 +23,20 @@ DATA_FOLDER = Path(__file__).resolve().parent
 
 
 class Pin(NamedTuple):
-    """Size and checksum of a file."""
+    """Size in bytes and checksum of a file."""
 
     size: int
-    "Bytes."
     sha256: str
 
 
-FILES: dict[str, Pin] = {
-    "ids-sst-train.csv": Pin(
-        1_175_139, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"),
-    "ids-sst-dev.csv": Pin(
-        151_384, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"),
-    "ids-sst-test-student.csv": Pin(
-        313_202, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"),
-    "ids-cfimdb-train.csv": Pin(
-        1_693_182, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"),
-    "ids-cfimdb-dev.csv": Pin(
-        249_095, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"),
-    "ids-cfimdb-test-student.csv": Pin(
-        495_595, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"),
+FILES: dict[str, Pin] = {  # the course's files at COMMIT
+    "ids-sst-train.csv": Pin(1_175_139, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"),
+    "ids-sst-dev.csv": Pin(151_384, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"),
+    "ids-sst-test-student.csv": Pin(313_202, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"),
+    "ids-cfimdb-train.csv": Pin(1_693_182, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"),
+    "ids-cfimdb-dev.csv": Pin(249_095, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"),
+    "ids-cfimdb-test-student.csv": Pin(495_595, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"),
 }
-"""The course's files at COMMIT."""
 
 
 def main() -> None:
@@ -59,35 +49,24 @@ def main() -> None:
                         help="fetch from a mirror of the course's data folder")
     arguments = parser.parse_args()
 
-    wanted = [name for name in FILES if not is_right(arguments.to / name)]
+    wanted = [name for name, pin in FILES.items()
+              if not os.path.exists(arguments.to / name) or sha256_file(arguments.to / name) != pin.sha256]
     for name in FILES:
         if name not in wanted:
             print(f"{name}: already here")
     if arguments.source is not None:
         # All files are read and checked before the first is written, so one bad file changes nothing.
         contents = {name: read(arguments.source / name) for name in wanted}
-        install(wanted, contents.__getitem__, arguments.to)
-    else:
-        base_url = arguments.base_url
-        if not base_url.startswith(("https://", "http://")):
-            raise UserError(f"--base-url must begin with https:// or http://, not {quoted(base_url)}")
-        install(wanted, lambda name: fetch(f"{base_url.rstrip('/')}/{name}"), arguments.to)
-    print(f"{len(FILES)} files in {arguments.to}, checksums verified")
+    elif not arguments.base_url.startswith(("https://", "http://")):
+        raise UserError(f"--base-url must begin with https:// or http://, not {quoted(arguments.base_url)}")
 
-
-def is_right(path: Path) -> bool:
-    """Return whether a file exists and is the course's. UserError if it cannot be read."""
-    return os.path.exists(path) and sha256_file(path) == FILES[path.name].sha256
-
-
-def install(names: Sequence[str], get: Callable[[str], bytes], folder: Path) -> None:
-    """Write these files into `folder`; `get(name)` returns the bytes of each, checked."""
-    for name in names:
-        content = get(name)
-        make_folder(folder)
-        damaged = (folder / name).exists()
-        write_atomic(folder / name, content)
+    for name in wanted:
+        content = contents[name] if arguments.source else fetch(f"{arguments.base_url.rstrip('/')}/{name}")
+        make_folder(arguments.to)
+        damaged = (arguments.to / name).exists()
+        write_atomic(arguments.to / name, content)
         print(f"{name}: {'replaced, it was damaged or changed' if damaged else 'done'}")
+    print(f"{len(FILES)} files in {arguments.to}, checksums verified")
 
 
 def read(path: Path) -> bytes:
@@ -107,7 +86,7 @@ def fetch(url: str) -> bytes:
     name = Path(url).name
     buffer = _Bounded(FILES[name].size)
     try:
-        with progress(FILES[name].size, name, "B") as bar:
+        with cli.progress(FILES[name].size, name, "B") as bar:
             pooch.HTTPDownloader(progressbar=bar)(url, buffer, None)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; senseless URLs are ValueErrors
         cause = error.args[0] if error.args else error

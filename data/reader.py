@@ -30,22 +30,13 @@ class DataError(UserError):
 class Example:
     """One row of a data file."""
 
-    id: str
-    "As in the file, without white space at its ends."
-    text: str
-    "The sentence, repaired by the rules."
-    label: int | None
-    "0 .. num_labels - 1; None if the file was read as unlabelled."
+    id: str  # as in the file, without white space at its ends
+    text: str  # the sentence, repaired by the rules
+    label: int | None  # 0 .. num_labels - 1; None if the file was read as unlabelled
 
 
-def read_examples(
-    path: str | os.PathLike,
-    *,
-    labelled: bool,
-    num_labels: int | None = None,
-    label_names: Sequence[str] | None = None,
-    rules: Rules = COURSE_RULES,
-) -> list[Example]:
+def read_examples(path: str | os.PathLike, *, labelled: bool, num_labels: int | None = None,
+                  label_names: Sequence[str] | None = None, rules: Rules = COURSE_RULES) -> list[Example]:
     """Read a data file into Examples, in file order.
 
     The first row names the columns: `id`, `sentence` and, if `labelled`, `sentiment`; other columns are ignored. The
@@ -55,10 +46,7 @@ def read_examples(
     Labels are integers from 0 to `num_labels` - 1, or names from `label_names`. `num_labels` is by default the number
     of names; without names, any integer from 0 will do. If the names look like integers, only names are read.
 
-    Raises:
-        DataError: the file is not a regular file, is not UTF-8, holds a NUL or no rows; a column is missing or there
-            twice; a row has too few or too many fields, or an open quote; an id is empty, repeated, or impossible in a
-            prediction file; a sentence is empty; a label is wrong.
+    Raises DataError for anything else, and for an id that is empty, repeated or impossible in a prediction file.
     """
     path = Path(path)
     text = _decode(path)
@@ -138,19 +126,16 @@ class _Row:
 
     def sentence(self, rules: Rules) -> str:
         """Return the sentence, repaired by the rules."""
-        position = self.columns[SENTENCE]
-        text = rules(self.fields[position])
+        text = rules(self.fields[self.columns[SENTENCE]])
         if not text.strip():
-            raise self.error(position, "the sentence is empty")
+            raise self.error(self.columns[SENTENCE], "the sentence is empty")
         return text
 
     def label(self, labels: _Labels) -> int:
-        """Return the label."""
-        position = self.columns[LABEL]
-        cell = self.fields[position].strip()
+        cell = self.fields[self.columns[LABEL]].strip()
         label = labels.parse(cell)
         if label is None:
-            raise self.error(position, f"{quoted(cell)} is not a label; expected {labels.wanted}")
+            raise self.error(self.columns[LABEL], f"{quoted(cell)} is not a label; expected {labels.wanted}")
         return label
 
     def error(self, position: int, problem: str) -> DataError:
@@ -173,8 +158,8 @@ def _decode(path: Path) -> str:
     try:
         text = content[bom:].decode("utf-8")
     except UnicodeDecodeError as error:
-        before = content[bom:][:error.start].decode("utf-8")
         offset = bom + error.start
+        before = content[bom:offset].decode("utf-8")
         raise DataError(f"{path}:{_line_of(before)}: not UTF-8: byte 0x{content[offset]:02x} "
                         f"at offset {offset} of the file; save it as UTF-8") from None
     if (nul := text.find("\0")) >= 0:
@@ -198,17 +183,15 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield every row that is not empty, with the line it begins on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
     header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            raise _quote_error(path, text, line, header) from None
-        header = header or fields
-        if fields:
-            yield line, fields
+    line = 1
+    try:
+        for fields in reader:
+            header = header or fields
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error:
+        raise _quote_error(path, text, line, header) from None
 
 
 def _find_columns(path: Path, header: list[str], names: Sequence[str]) -> dict[str, int]:
@@ -225,10 +208,9 @@ def _find_columns(path: Path, header: list[str], names: Sequence[str]) -> dict[s
 
 def _quote_error(path: Path, text: str, line: int, header: list[str]) -> DataError:
     """Return the error for a row that csv could not read: which of its fields has wrong quotes. It begins on `line`."""
-    start = 0
+    start = position = 0
     for _ in range(line - 1):
         start = _LINE_END.search(text, start).end()
-    position = 0
     while (end := _field_end(text, start)) is not None:
         start = end + 1
         position += 1

@@ -1,8 +1,7 @@
-"""Rules that repair the texts of the course's files, each with a name.
+"""Rules that repair the texts of the course's files, each with a name, by which it can be switched off.
 
 A rule is a pure function from text to text. It repairs damage (broken HTML, wrong characters) or a difference between
-train and test. It can be switched off by its name, to measure its effect. Unusual text that train, dev and test share
-stays as it is, such as Penn Treebank tokens ("did n't").
+train and test. Unusual text that train, dev and test share stays as it is, such as Penn Treebank tokens ("did n't").
 """
 
 import re
@@ -14,12 +13,15 @@ from common.errors import UserError
 # A tag, or a tag that has lost its ">". Each way to go on has a branch of its own, so matching takes linear time.
 _BREAK_TAGS = re.compile(r" ?(?:<\s*br\s*(?:/\s*>?|>)\s*)+", re.IGNORECASE)
 
+# U+0080 to U+009F -> the Windows-1252 character with the same byte, or nothing where there is none.
+_C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+
 
 def unquote_again(text: str) -> str:
-    """Undo a second round of CSV quoting: `"a ""b"" c"` -> `a "b" c`.
+    """Undo a second round of CSV quoting, as in CFIMDB's test file: `"a ""b"" c"` -> `a "b" c`.
 
-    CFIMDB's test file was quoted twice, its train and dev files once. A text is changed only if it was certainly
-    quoted twice: it begins and ends with a quote mark, holds others between them, and all of these are doubled.
+    A text is changed only if it was certainly quoted twice: it begins and ends with a quote mark, holds others between
+    them, and all of these are doubled.
     """
     inner = text[1:-1]
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
@@ -28,11 +30,7 @@ def unquote_again(text: str) -> str:
 
 
 def map_control_characters(text: str) -> str:
-    r"""Replace the control characters U+0080 to U+009F by the Windows-1252 characters with the same bytes.
-
-    `\x96` becomes an en dash, `\x91` an opening quote mark. Windows-1252 has no character for five of them; they are
-    dropped. They come from Windows-1252 text that somebody read as Latin-1.
-    """
+    r"""Undo that somebody read Windows-1252 as Latin-1: `\x96` becomes an en dash, `\x91` an opening quote mark."""
     return text.translate(_C1)
 
 
@@ -46,21 +44,20 @@ def strip_spaces(text: str) -> str:
     return text.strip()
 
 
+# All rules, in the order in which they are applied.
 RULES: dict[str, Callable[[str], str]] = {
     "unquote-again": unquote_again,
     "control-characters": map_control_characters,
     "break-tags": drop_break_tags,
     "strip": strip_spaces,
 }
-"""All rules by name, in the order in which they are applied."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """Some of the rules; call it on a text to apply them. `Rules()` changes nothing."""
 
-    names: tuple[str, ...] = ()
-    "Names from `RULES`, in any order."
+    names: tuple[str, ...] = ()  # from RULES, in any order
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -79,22 +76,5 @@ class Rules:
         return Rules(tuple(name for name in self.names if name not in names))
 
 
-COURSE_RULES = Rules(("unquote-again", "control-characters", "break-tags", "strip"))
-"""The rules for the course's files and the samples."""
-
-OWN_RULES = Rules(("strip",))
-"""The rules for your own files: their texts are right as they are."""
-
-
-def _c1_table() -> dict[int, str | None]:
-    """Map each of U+0080 to U+009F to its Windows-1252 character, or to None where there is none."""
-    table: dict[int, str | None] = {}
-    for code in range(0x80, 0xA0):
-        try:
-            table[code] = bytes([code]).decode("cp1252")
-        except UnicodeDecodeError:
-            table[code] = None
-    return table
-
-
-_C1 = _c1_table()
+COURSE_RULES = Rules(tuple(RULES))  # for the course's files and the samples
+OWN_RULES = Rules(("strip",))  # for your own files, whose texts are right as they are

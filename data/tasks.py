@@ -1,7 +1,4 @@
-"""Tasks: which files, which labels, how texts are read.
-
-`TASKS` holds the built-in ones; `custom_task` makes one of your own files.
-"""
+"""Tasks: which files, which labels, how texts are read."""
 
 import os
 from collections.abc import Sequence
@@ -27,26 +24,16 @@ class NotDownloaded(UserError):
 class Task:
     """A classification task. UserError on construction where the values do not fit together."""
 
-    name: str
-    "Part of the name of its run folder and its prediction files."
+    name: str  # part of the name of its run folder and its prediction files
     train: Path
-    "Training file."
-    dev: Path
-    "File to choose the best epoch on."
-    test: Path | None
-    "File to predict; its labels, if it has any, are not read."
-    num_labels: int
-    "Labels are 0 to num_labels - 1."
-    label_names: tuple[str, ...] = ()
-    "One for each label, from 0 up; empty: labels have numbers only."
-    lowercase: bool = False
-    "Lower-case every text before it is tokenised, as the course does."
-    max_length: int = 512
-    "Longest text, in tokens; the rest is cut off. The model's own limit counts too."
-    rules: Rules = OWN_RULES
-    "The rules that the reader applies to each text."
-    downloadable: bool = False
-    "Whether `data/download.py` can fetch the files."
+    dev: Path  # file to choose the best epoch on
+    test: Path | None  # file to predict; its labels, if it has any, are not read
+    num_labels: int  # labels are 0 to num_labels - 1
+    label_names: tuple[str, ...] = ()  # one for each label, from 0 up; empty: labels have numbers only
+    lowercase: bool = False  # lower-case every text before it is tokenised, as the course does
+    max_length: int = 512  # longest text, in tokens; the rest is cut off, and the model's own limit counts too
+    rules: Rules = OWN_RULES  # applied to each text by the reader
+    downloadable: bool = False  # whether data/download.py can fetch the files
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in self.name) \
@@ -61,8 +48,7 @@ class Task:
 
     def check_files(self) -> None:
         """Raise UserError if a file of the task is missing, NotDownloaded if it is the course's. Reads nothing."""
-        files = [path for path in (self.train, self.dev, self.test) if path is not None]
-        missing = [str(path) for path in files if not os.path.exists(path)]
+        missing = [str(path) for path in (self.train, self.dev, self.test) if path and not os.path.exists(path)]
         if missing and self.downloadable:
             raise NotDownloaded(f"no such file: {', '.join(missing)}; `./setup.sh -m data.download` fetches it")
         if missing:
@@ -81,19 +67,9 @@ class Task:
                              label_names=self.label_names, rules=self.rules)
 
 
-def custom_task(
-    train: str | Path,
-    dev: str | Path,
-    test: str | Path | None = None,
-    *,
-    num_labels: int | None = None,
-    label_names: Sequence[str] = (),
-    name: str = "own",
-) -> Task:
-    """Return a task on your own files. Relative paths start at the working folder.
-
-    Give `num_labels`, or `label_names` (one for each label), or both. UserError where they do not fit together.
-    """
+def custom_task(train: str | Path, dev: str | Path, test: str | Path | None = None, *, num_labels: int | None = None,
+                label_names: Sequence[str] = (), name: str = "own") -> Task:
+    """Return a task on your own files. UserError unless `num_labels`, `label_names` or both are given, and fit."""
     if num_labels is None and not label_names:
         raise UserError("a task on your own files needs the number of its labels, or their names")
     return Task(name=name, train=Path(train), dev=Path(dev), test=None if test is None else Path(test),
@@ -107,26 +83,14 @@ CFIMDB_LABELS = ("negative", "positive")
 
 def _built_in(name: str, folder: Path, labels: tuple[str, ...], max_length: int) -> Task:
     """Return a task with the course's file names, rules and lower-casing."""
-    return Task(
-        name=name,
-        train=folder / f"ids-{name}-train.csv",
-        dev=folder / f"ids-{name}-dev.csv",
-        test=folder / f"ids-{name}-test-student.csv",
-        num_labels=len(labels),
-        label_names=labels,
-        lowercase=True,
-        max_length=max_length,
-        rules=COURSE_RULES,
-        downloadable=folder == DATA_FOLDER,
-    )
+    return Task(name, train=folder / f"ids-{name}-train.csv", dev=folder / f"ids-{name}-dev.csv",
+                test=folder / f"ids-{name}-test-student.csv", num_labels=len(labels), label_names=labels,
+                lowercase=True, max_length=max_length, rules=COURSE_RULES, downloadable=folder == DATA_FOLDER)
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        _built_in("sst", DATA_FOLDER, SST_LABELS, max_length=128),
-        _built_in("cfimdb", DATA_FOLDER, CFIMDB_LABELS, max_length=512),
-        _built_in("sst-sample", SAMPLE_FOLDER, SST_LABELS, max_length=128),
-        _built_in("cfimdb-sample", SAMPLE_FOLDER, CFIMDB_LABELS, max_length=512),
-    )
-}
+TASKS: dict[str, Task] = {task.name: task for task in (
+    _built_in("sst", DATA_FOLDER, SST_LABELS, max_length=128),
+    _built_in("cfimdb", DATA_FOLDER, CFIMDB_LABELS, max_length=512),
+    _built_in("sst-sample", SAMPLE_FOLDER, SST_LABELS, max_length=128),
+    _built_in("cfimdb-sample", SAMPLE_FOLDER, CFIMDB_LABELS, max_length=512),
+)}

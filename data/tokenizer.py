@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import UserError, quoted
 
@@ -17,14 +17,11 @@ class TokenizerError(UserError):
     """A tokenizer file is missing or damaged, or does not fit the model."""
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """The token ids of some texts."""
 
-    ids: list[list[int]]
-    "One list for each text, never empty."
-    truncated: int
-    "Number of texts that were too long and were cut."
+    ids: list[list[int]]  # one list for each text, never empty
+    truncated: int  # number of texts that were too long and were cut
 
 
 class Tokenizer:
@@ -39,26 +36,19 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self.pad_id: int = pad_id
-        "Id of the end-of-text token: GPT-2 has no padding token of its own."
-        self.fingerprint = fingerprint
-        "SHA-256 of the tokenizer's files."
+        self.pad_id: int = pad_id  # of the end-of-text token: GPT-2 has no padding token of its own
+        self.fingerprint = fingerprint  # SHA-256 of the tokenizer's files
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Tokenizer":
-        """Load `tokenizer.json`, or else `vocab.json` and `merges.txt`, from a model's folder.
-
-        Raises:
-            TokenizerError: these files are missing, or cannot be read or understood.
-        """
+        """Load `tokenizer.json`, or else `vocab.json` and `merges.txt`, from a model's folder."""
         import tokenizers  # here, because only runs that tokenise need it
 
         folder = Path(folder)
-        if (folder / "tokenizer.json").exists():
-            paths = [folder / "tokenizer.json"]
-        elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        paths = [folder / "tokenizer.json"]
+        if not paths[0].exists():
             paths = [folder / "vocab.json", folder / "merges.txt"]
-        else:
+        if not all(path.exists() for path in paths):
             raise TokenizerError(
                 f"no tokenizer in {folder}: it holds neither tokenizer.json nor vocab.json and merges.txt")
         contents = [_read(path) for path in paths]
@@ -77,10 +67,7 @@ class Tokenizer:
         return self._backend.get_vocab_size()
 
     def encode(self, texts: Sequence[str], max_length: int, lowercase: bool) -> Encoded:
-        """Encode texts, each cut after `max_length` tokens.
-
-        An empty text becomes `[pad_id]`, so that every text has a last token for the classifier to read.
-        """
+        """Encode texts, each cut after `max_length` tokens; an empty one becomes `[pad_id]`: each has a last token."""
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, not {max_length}")
         ids: list[list[int]] = []
@@ -93,13 +80,7 @@ class Tokenizer:
         return Encoded(ids, truncated)
 
     def in_tokens_of(self, other: "Tokenizer") -> list[list[int]]:
-        """Spell each of our tokens in the tokens of `other`: a list of ids for each, in order of our ids.
-
-        Both tokenizers are byte-level.
-
-        Raises:
-            TokenizerError: `other` cannot spell a token.
-        """
+        """Spell each of our tokens in the tokens of `other`, also byte-level: ids for each, in order of our ids."""
         parts = [[other.pad_id] if id == self.pad_id else other._parts(self._backend.id_to_token(id))
                  for id in range(len(self))]
         if not all(parts):

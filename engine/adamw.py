@@ -44,22 +44,21 @@ class FastAdamW(torch.optim.Optimizer):
             # The kernel takes many tensors at once if they have one step count, dtype and device.
             alike: dict[tuple, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
-                if p.grad is not None:
-                    alike[self.count(p), p.dtype, p.device].append(p)
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError("AdamW takes no sparse gradients")
+                state = self.state[p]
+                if not state:
+                    state["step"] = 0
+                    # Contiguous, whatever the layout of p: see `update`.
+                    state["exp_avg"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+                    state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+                state["step"] += 1
+                alike[state["step"], p.dtype, p.device].append(p)
             for (t, _, device), params in alike.items():
                 self.update(params, group, t, device)
         return loss
-
-    def count(self, p: Tensor) -> int:
-        """Count a step of a parameter, and return how many it has had."""
-        state = self.state[p]
-        if not state:
-            state["step"] = 0
-            # Contiguous, whatever the layout of p: see `update`.
-            state["exp_avg"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-        state["step"] += 1
-        return state["step"]
 
     def update(self, params: list[Tensor], group: dict[str, Any], t: int, device: torch.device) -> None:
         """Do the t-th step of some parameters, all of one dtype and device."""
@@ -68,8 +67,6 @@ class FastAdamW(torch.optim.Optimizer):
         eps, steps = group["eps"], UNBIASED_STEP
         if group["correct_bias"]:
             eps, steps = eps / math.sqrt(1 - beta2**t), float(t)
-        if any(p.grad.is_sparse for p in params):
-            raise RuntimeError("AdamW takes no sparse gradients")
 
         # The kernel reads plain memory, in the order in which it lies there.
         plain = [p if p.is_contiguous() else p.contiguous() for p in params]

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: each text's vector, computed once.
+"""The files of a task on their way to the model: read, tokenised once, and for a frozen backbone turned into features.
 
 A frozen backbone runs in eval mode, so a text's vector is the same in every epoch. It is computed once, and the epochs
 run on the stored vectors; a later run on the same weights, texts and code reads them from disk. (The course's starter
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,14 +19,66 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import replacing
-from data.batching import FeatureDataset
-from finetuning.splits import Split
+from data.batching import FeatureDataset, TextDataset, eval_order
+from data.reader import Example
+from data.tasks import Task
+from data.tokenizer import Tokenizer
+from training.evaluate import predict
 from training.machine import Machine
 from training.parallel.process_group import ALONE, Group
 from training.runs.tensor_file import hash_tensors
 
+TEXTS, CPU_TOKENS = 32, 1024
+"""The most that a batch to predict has, for each process. A thousand tokens run at full speed on a CPU."""
 CACHE_BYTES = 2 * 1024**3
 """The cache folder is kept below this; the files used longest ago go first."""
+
+
+def prediction_order(lengths: Sequence[int], machine: Machine) -> list[list[int]]:
+    """The batches in which texts of these lengths are predicted fastest."""
+    processes = machine.group.size
+    return eval_order(lengths, TEXTS * processes, CPU_TOKENS * processes if machine.device.type == "cpu" else None)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One file of a task, as examples and as what batches are made of, in the same order."""
+
+    examples: list[Example]
+    dataset: TextDataset | FeatureDataset
+
+    @property
+    def labels(self) -> list[int]:
+        """One for each example; only for labelled splits."""
+        return [example.label for example in self.examples]
+
+    @property
+    def texts(self) -> list[str]:
+        """One for each example."""
+        return [example.text for example in self.examples]
+
+    def names(self, rows: list[int]) -> list[str]:
+        """The ids of some examples."""
+        return [self.examples[row].id for row in rows]
+
+    def predict(self, model: nn.Module, machine: Machine, describe: str) -> Tensor:
+        """What model(*inputs) gives for every example, in file order: float32 [N, ...] on the CPU."""
+        return predict(model, prediction_order(self.dataset.lengths, machine), self.dataset.collate, machine, describe)
+
+
+def read_splits(task: Task, tokenizer: Tokenizer, max_length: int) -> dict[str, Split]:
+    """Read and tokenise the files that a task has; says how many texts are longer than max_length tokens and cut."""
+    splits = {}
+    for name in ("train", "dev", "test"):
+        if task.path(name) is None:
+            continue
+        examples = task.read(name)
+        encoded = tokenizer.encode([example.text for example in examples], max_length, task.lowercase)
+        if encoded.truncated:
+            print(f"{task.name} {name}: {encoded.truncated} of {len(examples)} texts cut to {max_length} tokens")
+        labels = None if name == "test" else [example.label for example in examples]
+        splits[name] = Split(examples, TextDataset(encoded.ids, labels, tokenizer.pad_id))
+    return splits
 
 
 class FeatureCache:
@@ -41,17 +94,15 @@ class FeatureCache:
         cannot be written costs only the reuse. Of a group, the first process reads and writes for all; all compute.
         """
         path = self.folder / (hashlib.sha256("\n".join(key).encode()).hexdigest()[:32] + ".safetensors")
-        found = self.group.broadcast_from_main(lambda: self.read(path))
-        if found is not None:
-            return found
-        features = compute()
-        if not self.group.is_main:
-            return features
-        with contextlib.suppress(UserError, OSError, SafetensorError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                save_file({"features": features, "sha256": digest(path, features)}, temporary)
-            self.shrink(keep=path)
+        features = self.group.broadcast_from_main(lambda: self.read(path))
+        if features is None:
+            features = compute()
+            with contextlib.suppress(UserError, OSError, SafetensorError):
+                if self.group.is_main:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    with replacing(path) as temporary:
+                        save_file({"features": features, "sha256": digest(path, features)}, temporary)
+                    self.shrink(keep=path)
         return features
 
     def read(self, path: Path) -> Tensor | None:

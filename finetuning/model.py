@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +33,6 @@ SMALL = GPT2Config(vocab_size=50, max_position_embeddings=16, hidden_size=24, nu
 """The shape of the models with which engine and definition are compared."""
 REAL_TOLERANCE = 1e-3
 """Of logits, where engine and definition have the checkpoint's weights: more layers for rounding to grow in."""
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """What GPT2SentimentClassifier asks of its config."""
-
-    num_labels: int
-    hidden_size: int
-    hidden_dropout_prob: float
-    fine_tune_mode: str
 
 
 @dataclass(frozen=True)
@@ -134,8 +125,6 @@ def make_backbone(settings: Settings, recipe: Recipe, folder: Path) -> tuple[nn.
     gpt = GPT2Model(config) if settings.random_backbone else pretrained.load(GPT2Model, folder, config)
     if recipe.word_dropout:
         gpt.word_embedding.register_forward_hook(WordDropout(recipe.word_dropout))
-    if recipe.freeze_word_embedding:
-        gpt.word_embedding.requires_grad_(False)
     return gpt, config
 
 
@@ -143,14 +132,14 @@ def make_model(kind: type[nn.Module], settings: Settings, task: Task, recipe: Re
                engine: Engine) -> Model:
     """Build the student's classifier around a backbone, and let the engine serve it where nothing changes by that."""
     gpt, config = make_backbone(settings, recipe, folder)
-    head = HeadConfig(task.num_labels, config.hidden_size, recipe.dropout, settings.fine_tune_mode)
     with pretrained.backbone_given(GPT2Model, gpt):
-        classifier = kind(head)
+        classifier = kind(SimpleNamespace(num_labels=task.num_labels, hidden_size=config.hidden_size,
+                                          hidden_dropout_prob=recipe.dropout, fine_tune_mode=settings.fine_tune_mode))
     if not any(module is gpt for module in classifier.modules()):
         raise UserError("classifier.py: GPT2SentimentClassifier must keep the model that GPT2Model.from_pretrained "
                         "returns as a part of itself (self.gpt = ...)")
     if recipe.freeze_word_embedding:
-        gpt.word_embedding.requires_grad_(False)  # again: a classifier sets this for all of GPT-2
+        gpt.word_embedding.requires_grad_(False)  # now: a classifier sets this for all of GPT-2
     frozen = not any(parameter.requires_grad for parameter in gpt.parameters())
     if frozen:
         gpt.eval()
@@ -158,10 +147,10 @@ def make_model(kind: type[nn.Module], settings: Settings, task: Task, recipe: Re
 
     # What the definition gives for a few texts decides who may stand in for it.
     ids, mask = agree.texts(config.vocab_size, T=min(9, config.max_position_embeddings))
-    vectors = answer(gpt, gpt.forward, LastToken(gpt), ids, mask)
-    logits = answer(gpt, gpt.forward, classifier, ids, mask)
+    vectors = answer(LastToken(gpt), ids, mask, gpt=gpt, forward=gpt.forward)
+    logits = answer(classifier, ids, mask, gpt=gpt, forward=gpt.forward)
     features_will_do = frozen and same(logits, lambda: answer(
-        gpt, StoredFeatures().forward, classifier, vectors, torch.ones_like(mask[:, :1])))
+        classifier, vectors, torch.ones_like(mask[:, :1]), gpt=gpt, forward=StoredFeatures().forward))
     if not any(parameter.requires_grad for parameter in classifier.parameters()):
         raise UserError("classifier.py: GPT2SentimentClassifier leaves nothing to train: every parameter is frozen")
     if frozen and settings.fine_tune_mode == "full-model":
@@ -186,7 +175,7 @@ def serve(classifier: nn.Module, gpt: nn.Module, config: GPT2Config, engine: Eng
     fast.recompute = settings.gradient_checkpointing
     for forward in (fast.last_token, fast.all_tokens):
         asked = Mock(side_effect=forward)  # never asked by a classifier that calls GPT-2's parts by itself
-        if same(logits, lambda asked=asked: answer(gpt, asked, classifier, ids, mask)) and asked.called:
+        if same(logits, lambda asked=asked: answer(classifier, ids, mask, gpt=gpt, forward=asked)) and asked.called:
             gpt.forward = forward
             return True
     print("engine: classifier.py gives other logits with it, or does not call GPT-2 as a whole: your code runs, slower")
@@ -194,20 +183,10 @@ def serve(classifier: nn.Module, gpt: nn.Module, config: GPT2Config, engine: Eng
 
 
 @leaves_model_as_found
-def answer_in_eval_mode(model: nn.Module, *inputs: Tensor) -> Tensor:
-    """model(*inputs), without gradients. Leaves PyTorch's generators as they were."""
-    with torch.random.fork_rng([]):
+def answer(model: nn.Module, *inputs: Tensor, gpt: nn.Module, forward: Callable[..., dict[str, Tensor]]) -> Tensor:
+    """What a model gives in eval mode while its backbone has another forward. Leaves PyTorch's generators alone."""
+    with patch.object(gpt, "forward", forward), torch.random.fork_rng([]):
         return model(*inputs)
-
-
-def answer(gpt: nn.Module, forward: Callable[..., dict[str, Tensor]], model: nn.Module, *inputs: Tensor) -> Tensor:
-    """What a model gives while its backbone's forward is another one."""
-    before = gpt.forward
-    gpt.forward = forward
-    try:
-        return answer_in_eval_mode(model, *inputs)
-    finally:
-        gpt.forward = before
 
 
 def same(want: Tensor, function: Callable[[], Tensor]) -> bool:

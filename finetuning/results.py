@@ -1,19 +1,12 @@
 """What a run leaves behind: prediction files, the closing table, and the baselines to compare it with."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from common.errors import UserError
 from common.files import make_folder, write_atomic
-
-if TYPE_CHECKING:  # settings.py imports this file before PyTorch
-    from training.evaluate import Score
-
-HEADER = "id \t Predicted_Sentiment \n"
+from training.evaluate import Score, score
 
 
 def prediction_file(folder: Path, mode: str, task: str, split: str) -> Path:
@@ -21,41 +14,26 @@ def prediction_file(folder: Path, mode: str, task: str, split: str) -> Path:
     return folder / f"{mode}-{task}-{split}-out.csv"
 
 
-def check_folder(folder: Path) -> None:
-    """UserError if prediction files could not be put into a folder, which need not exist yet. Changes nothing."""
-    there = folder
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"--predictions {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--predictions {folder}: {there} may not be written to")
-
-
 def write_predictions(path: Path, ids: Sequence[str], labels: Sequence[int]) -> None:
     """Write a row `{id}, {label} ` for each example, in the order of the data file: what the course's graders read."""
     rows = "".join(f"{id}, {label} \n" for id, label in zip(ids, labels, strict=True))
     make_folder(path.parent)
-    write_atomic(path, HEADER + rows)
+    write_atomic(path, "id \t Predicted_Sentiment \n" + rows)
 
 
-def majority_class(train_labels: Sequence[int], dev_labels: Sequence[int]) -> "Score":
+def majority_class(train_labels: Sequence[int], dev_labels: Sequence[int]) -> Score:
     """Score the answer that is always the most frequent training label (the smallest of them, if several are)."""
-    from training.evaluate import score
-
     counts = Counter(train_labels)
     answer = min(counts, key=lambda label: (-counts[label], label))
     return score(dev_labels, [answer] * len(dev_labels))
 
 
 def tfidf_logistic_regression(train_texts: Sequence[str], train_labels: Sequence[int], dev_texts: Sequence[str],
-                              dev_labels: Sequence[int]) -> "Score":
+                              dev_labels: Sequence[int]) -> Score:
     """Score logistic regression on TF-IDF weights of words and pairs of words (scikit-learn's default strength)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-
-    from training.evaluate import score
 
     if len(set(train_labels)) < 2:
         return majority_class(train_labels, dev_labels)
@@ -70,9 +48,9 @@ class Result:
     """One task's rows in the closing table."""
 
     task: str
-    majority: "Score"
-    tfidf: "Score"
-    run: "Score"
+    majority: Score
+    tfidf: Score
+    run: Score
     best_epoch: int
 
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from common import cli
 from common.errors import Stopped, UserError
-from common.holes import explain_holes
+from common.student_files import explain_student_errors
 from data.batching import epoch_order
 from data.tasks import Task
 from data.tokenizer import Tokenizer
-from finetuning.features import with_features
+from finetuning.features import Split, read_splits, with_features
 from finetuning.model import Engine, make_model
 from finetuning.recipes import Recipe
 from finetuning.results import (
@@ -29,7 +29,6 @@ from finetuning.results import (
     write_predictions,
 )
 from finetuning.settings import Settings
-from finetuning.splits import Split, read_splits
 from models import pretrained
 from models.hub import HubUnreachable
 from training.evaluate import Score, score
@@ -55,7 +54,7 @@ def main(settings: Settings, kind: type[nn.Module]) -> NoReturn:
 def run(settings: Settings, kind: type[nn.Module]) -> None:
     """Fine-tune on every task asked for, one after another, then print the closing table."""
     keep_freed_memory()
-    with advice(), explain_holes(), process_group(RESUME) as group:
+    with advice(), explain_student_errors(), process_group(RESUME) as group:
         if settings.shard and group.size == 1:
             raise UserError("--shard divides a model among processes: start them with torchrun --nproc_per_node N")
         machine = Machine.choose("cuda" if settings.use_gpu else settings.device, settings.precision, group)
@@ -140,9 +139,6 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
     """Train and leave the best epoch's weights in the model; every epoch is scored on dev and logged."""
     data, state = splits["train"], session.state
 
-    def order(epoch: int) -> list[list[int]]:
-        return epoch_order(data.dataset.lengths, recipe.batch_size, settings.seed, epoch)
-
     def after_epoch() -> None:
         dev = score_split(splits["dev"], model, machine)
         session.end_epoch({"epoch": state.epoch, "step": state.step,
@@ -152,7 +148,8 @@ def train(settings: Settings, recipe: Recipe, model: nn.Module, splits: dict[str
               f"training loss {state.loss:.3f}, training accuracy {state.accuracy:.3f}, "
               f"dev accuracy {dev.accuracy:.3f}, dev macro-F1 {dev.macro_f1:.3f}", flush=True)
 
-    feed = Feed(order, data.dataset.collate, data.names)
+    feed = Feed(lambda epoch: epoch_order(data.dataset.lengths, recipe.batch_size, settings.seed, epoch),
+                data.dataset.collate, data.names)
     with session.training():
         fit(machine.group.wrap(model), session.optimizer, feed, classification, state, machine,
             epochs=recipe.epochs, scheduler=session.scheduler, accumulate=settings.accumulate,

@@ -1,5 +1,6 @@
 """Every setting of classifier.py, with its help text."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -7,10 +8,10 @@ from typing import Literal
 from common import cli
 from common.cli import require_ranges
 from common.errors import UserError
+from common.student_files import explain_import_errors
 from data.rules import RULES
 from data.tasks import TASKS, NotDownloaded, Task, custom_task
 from finetuning.recipes import Mode, Recipe, recipe
-from finetuning.results import check_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = REPOSITORY / "models" / "gpt2-tiny"
@@ -35,7 +36,17 @@ def read_settings(description: str) -> "Settings":
     with cli.only_first_process_prints():
         settings = cli.attempt(parse)
     cli.hush_interrupts()
+    explain_import_errors()
     return settings
+
+
+def check_folder(folder: Path) -> None:
+    """UserError if prediction files could not be put into a folder, which need not exist yet. Changes nothing."""
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    if not there.is_dir():
+        raise UserError(f"--predictions {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--predictions {folder}: {there} may not be written to")
 
 
 @dataclass(frozen=True)
@@ -138,20 +149,19 @@ class Settings:
             raise UserError("give either built-in tasks (--data, --quick) or your own files (--train), not both")
         if own and self.num_labels is None and not self.label_names:
             raise UserError("your own data needs --num-labels N (or --label-names A B ...)")
-        unknown = [name for name in self.data if name not in TASKS]
-        if unknown:
-            raise UserError(f"--data: there is no task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        for flag, kind, given, known in (("--data", "task", self.data, TASKS),
+                                         ("--skip-rule", "rule", self.skip_rule, RULES)):
+            for name in given:
+                if name not in known:
+                    raise UserError(f"{flag}: there is no {kind} {name!r}; there are {', '.join(known)}")
         if len(set(self.data)) < len(self.data):
             raise UserError("--data: name each task once; a second run would take the place of the first")
-        unknown = [name for name in self.skip_rule if name not in RULES]
-        if unknown:
-            raise UserError(f"--skip-rule: there is no rule {unknown[0]!r}; there are {', '.join(RULES)}")
-        if self.head_lr is not None and self.fine_tune_mode != "full-model":
-            raise UserError("--head-lr is for --fine-tune-mode full-model; with a frozen backbone --lr is the head's")
-        if self.word_dropout and self.fine_tune_mode != "full-model":
-            raise UserError("--word-dropout is for --fine-tune-mode full-model; a frozen backbone reads each text once")
-        if self.freeze_word_embedding == "yes" and self.fine_tune_mode != "full-model":
-            raise UserError("--freeze-word-embedding is for --fine-tune-mode full-model; the other trains no embedding")
+        for flag, given, why in (("--head-lr", self.head_lr is not None, "with a frozen backbone --lr is the head's"),
+                                 ("--word-dropout", self.word_dropout, "a frozen backbone reads each text once"),
+                                 ("--freeze-word-embedding", self.freeze_word_embedding == "yes",
+                                  "the other trains no embedding")):
+            if given and self.fine_tune_mode != "full-model":
+                raise UserError(f"{flag} is for --fine-tune-mode full-model; {why}")
         require_ranges(self, ("epochs", 1, None), ("batch_size", 1, None), ("accumulate", 1, None), ("lr", 0, None),
                        ("head_lr", 0, None), ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
                        ("backbone_dropout", 0, 1), ("word_dropout", 0, 1), ("max_length", 1, None),
@@ -178,12 +188,8 @@ class Settings:
         else:
             samples = ("sst-sample", "cfimdb-sample")
             tasks = [TASKS[name] for name in self.data or (samples if self.quick else ("sst", "cfimdb"))]
-        return [self.adapt(task) for task in tasks]
-
-    def adapt(self, task: Task) -> Task:
-        """The task with what the flags change about its reading."""
-        return replace(task, max_length=self.max_length or task.max_length, rules=task.rules.without(*self.skip_rule),
-                       lowercase=YES_OR_NO.get(self.lowercase, task.lowercase))
+        return [replace(task, max_length=self.max_length or task.max_length, rules=task.rules.without(*self.skip_rule),
+                        lowercase=YES_OR_NO.get(self.lowercase, task.lowercase)) for task in tasks]
 
     def recipe(self, task: Task) -> Recipe:
         """The training settings for a task: the flags given, else the defaults for task, mode and backbone.

@@ -6,36 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Everything that decides the shape and the regularisation of a GPT2Model.
+    """The shape and the regularisation of a GPT2Model; by default the 124M model of Radford et al. (2019)."""
 
-    The defaults are the 124M model of Radford et al. (2019). Validated on construction; a ValueError
-    names the field.
-    """
-
-    vocab_size: int = 50257
-    """V, number of token ids."""
-    max_position_embeddings: int = 1024
-    """Longest sequence, in tokens."""
-    hidden_size: int = 768
-    """C, width of the residual stream; nh * hs."""
-    num_hidden_layers: int = 12
-    """Number of transformer blocks."""
-    num_attention_heads: int = 12
-    """nh; must divide hidden_size."""
-    intermediate_size: int = 0
-    """Width inside the feed-forward half of a block; 0 means GPT-2's 4 * hidden_size."""
-    hidden_dropout_prob: float = 0.1
-    """Dropout on the embeddings and on what each half-block adds to the residual stream."""
-    attention_probs_dropout_prob: float = 0.1
-    """Dropout on the attention weights, after the softmax."""
-    layer_norm_eps: float = 1e-5
-    """Added to the variance inside every LayerNorm."""
-    initializer_range: float = 0.02
-    """Standard deviation of the initial weights."""
+    vocab_size: int = 50257  # V, number of token ids
+    max_position_embeddings: int = 1024  # longest sequence, in tokens
+    hidden_size: int = 768  # C, width of the residual stream; nh * hs
+    num_hidden_layers: int = 12  # number of transformer blocks
+    num_attention_heads: int = 12  # nh; must divide hidden_size
+    intermediate_size: int = 0  # width inside the feed-forward half of a block; 0 means GPT-2's 4 * hidden_size
+    hidden_dropout_prob: float = 0.1  # on the embeddings and on what each half-block adds to the residual stream
+    attention_probs_dropout_prob: float = 0.1  # on the attention weights, after the softmax
+    layer_norm_eps: float = 1e-5  # added to the variance inside every LayerNorm
+    initializer_range: float = 0.02  # standard deviation of the initial weights
+    # Not used here, but read by files written for the course:
     pad_token_id: int | None = None
-    """Not used here: padding needs no embedding of its own. Files written for the course read it."""
     name_or_path: str = ""
-    """Not used here. Files written for the course read it."""
 
     def __post_init__(self) -> None:
         if self.intermediate_size == 0:

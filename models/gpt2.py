@@ -54,9 +54,9 @@ class GPT2Model(nn.Module):
 
         model: "gpt2-tiny" (bundled), a name on the Hugging Face hub ("gpt2", "gpt2-medium", ...) or a folder.
         revision: branch, tag or commit on the hub. d, l, num_heads: the hidden size, layers and heads that the
-        caller expects; they choose nothing. overrides: fields of GPT2Config that change no shape, such as
-        hidden_dropout_prob. Raises PretrainedError where the checkpoint cannot be read, or is another one than the
-        caller expects.
+        caller expects; they are only checked. overrides: fields of GPT2Config that change no shape, such as
+        hidden_dropout_prob. Raises PretrainedError where the checkpoint cannot be read, or has other sizes than
+        expected.
         """
         folder = pretrained.resolve(model, revision)
         config = pretrained.read_config(folder)
@@ -74,7 +74,11 @@ class GPT2Model(nn.Module):
         return self.embed_dropout(self.word_embedding(input_ids) + self.pos_embedding(positions))
 
     def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Run the blocks: hidden_states [B, T, C], attention_mask [B, T] of 1 (token) and 0 (padding) -> [B, T, C]."""
+        """Run the blocks: hidden_states [B, T, C], attention_mask [B, T] of 1 (token) and 0 (padding) -> [B, T, C].
+
+        The blocks get the mask as [B, 1, 1, T]: 0 for a token, a very large negative number for padding. The final norm
+        comes later, in forward.
+        """
         # Added to the scores, so 0 for a token and the most negative number for padding. Not -inf: the softmax of a
         # row that sees nothing but -inf is NaN.
         padding = attention_mask[:, None, None, :] == 0  # [B, 1, 1, T]
@@ -86,8 +90,9 @@ class GPT2Model(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, T] -> {'last_hidden_state': [B, T, C], 'last_token': [B, C]}.
 
-        last_token is the vector of each row's last token that is not padding. ValueError for a row that starts with
-        padding (left padding, or nothing but padding): its positions would be wrong.
+        last_hidden_state comes after the final norm; last_token is its vector at each row's last token that is not
+        padding. ValueError for a row that starts with padding (left padding, or nothing but padding): its positions
+        would be wrong.
         """
         if attention_mask.shape != input_ids.shape or input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise ValueError("input_ids and attention_mask must both be [B, T] with T of at least 1, not "

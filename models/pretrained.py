@@ -4,14 +4,13 @@ Reading proves that the files hold the whole model: their names are exactly thos
 every parameter is filled, and nothing is left over. Nothing is unpickled.
 """
 
-import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
@@ -22,11 +21,7 @@ from torch.overrides import TorchFunctionMode
 from common.errors import quoted
 from common.files import make_folder, replacing, write_atomic
 from models.config import GPT2Config
-from models.files import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, some
-from models.hub import resolve
-
-__all__ = ["PretrainedError", "backbone_given", "check_weights", "load", "load_weights", "read_config", "resolve",
-           "save_pretrained"]
+from models.hub import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, resolve, some  # noqa: F401
 
 STATED = {  # name in config.json: our name; a checkpoint must state these
     "vocab_size": "vocab_size",
@@ -60,14 +55,10 @@ LARGEST_SIZE, MOST_LAYERS = 1_000_000, 1_000  # a larger configuration is nonsen
 class Entry:
     """One tensor of a Hugging Face checkpoint, with the names of our parameters that it holds."""
 
-    theirs: str
-    "Its name, without the prefix `transformer.` of checkpoints saved with an output layer."
-    ours: tuple[str, ...]
-    "Our names; several parameters lie one after another along the output dimension."
-    shape: list[int]
-    "The tensor's shape in the file."
-    transposed: bool = False
-    "True for the weights of Hugging Face's Conv1D, which are [in, out]; those of nn.Linear are [out, in]."
+    theirs: str  # its name, without the prefix `transformer.` of checkpoints saved with an output layer
+    ours: tuple[str, ...]  # our names; several parameters lie one after another along the output dimension
+    shape: list[int]  # in the file
+    transposed: bool = False  # Hugging Face's Conv1D has weights [in, out]; those of nn.Linear are [out, in]
 
 
 def table(config: GPT2Config) -> list[Entry]:
@@ -75,29 +66,23 @@ def table(config: GPT2Config) -> list[Entry]:
     C, inner = config.hidden_size, config.intermediate_size
     entries = [Entry("wte.weight", ("word_embedding.weight",), [config.vocab_size, C]),
                Entry("wpe.weight", ("pos_embedding.weight",), [config.max_position_embeddings, C])]
+
+    def add(theirs: str, *ours: str, shape: list[int]) -> None:
+        """Add weight and bias: of a LayerNorm, or of a Conv1D, which holds one or more of our nn.Linear."""
+        entries.append(Entry(f"{theirs}.weight", tuple(f"{name}.weight" for name in ours), shape, len(shape) == 2))
+        entries.append(Entry(f"{theirs}.bias", tuple(f"{name}.bias" for name in ours), shape[-1:]))
+
     for i in range(config.num_hidden_layers):
         theirs, ours = f"h.{i}", f"gpt_layers.{i}"
-        entries += [
-            *_norm(f"{theirs}.ln_1", f"{ours}.attention_layer_norm", C),
-            *_conv1d(f"{theirs}.attn.c_attn", [f"{ours}.self_attention.{x}" for x in ("query", "key", "value")],
-                     C, 3 * C),
-            *_conv1d(f"{theirs}.attn.c_proj", [f"{ours}.attention_dense"], C, C),
-            *_norm(f"{theirs}.ln_2", f"{ours}.out_layer_norm", C),
-            *_conv1d(f"{theirs}.mlp.c_fc", [f"{ours}.interm_dense"], C, inner),
-            *_conv1d(f"{theirs}.mlp.c_proj", [f"{ours}.out_dense"], inner, C),
-        ]
-    return entries + _norm("ln_f", "final_layer_norm", C)
-
-
-def _norm(theirs: str, ours: str, width: int) -> list[Entry]:
-    """Return the entries of a LayerNorm."""
-    return [Entry(f"{theirs}.{kind}", (f"{ours}.{kind}",), [width]) for kind in ("weight", "bias")]
-
-
-def _conv1d(theirs: str, ours: list[str], inputs: int, outputs: int) -> list[Entry]:
-    """Return the entries of a Conv1D, which holds one or more of our nn.Linear."""
-    return [Entry(f"{theirs}.weight", tuple(f"{name}.weight" for name in ours), [inputs, outputs], True),
-            Entry(f"{theirs}.bias", tuple(f"{name}.bias" for name in ours), [outputs])]
+        add(f"{theirs}.ln_1", f"{ours}.attention_layer_norm", shape=[C])
+        add(f"{theirs}.attn.c_attn", *(f"{ours}.self_attention.{x}" for x in ("query", "key", "value")),
+            shape=[C, 3 * C])
+        add(f"{theirs}.attn.c_proj", f"{ours}.attention_dense", shape=[C, C])
+        add(f"{theirs}.ln_2", f"{ours}.out_layer_norm", shape=[C])
+        add(f"{theirs}.mlp.c_fc", f"{ours}.interm_dense", shape=[C, inner])
+        add(f"{theirs}.mlp.c_proj", f"{ours}.out_dense", shape=[inner, C])
+    add("ln_f", "final_layer_norm", shape=[C])
+    return entries
 
 
 def read_config(folder: str | os.PathLike) -> GPT2Config:
@@ -113,8 +98,7 @@ def read_config(folder: str | os.PathLike) -> GPT2Config:
     for key in STATED:
         most = MOST_LAYERS if key == "n_layer" else LARGEST_SIZE
         if type(raw.get(key)) is not int or not 1 <= raw[key] <= most:
-            raise PretrainedError(f"{path}: {key} must be an integer from 1 to {most}, not "
-                                  f"{quoted(raw.get(key))}")
+            raise PretrainedError(f"{path}: {key} must be an integer from 1 to {most}, not {quoted(raw.get(key))}")
     fields = {ours: raw[key] for key, ours in {**STATED, **OPTIONAL}.items() if raw.get(key) is not None}
     try:
         return GPT2Config(**fields)
@@ -123,10 +107,7 @@ def read_config(folder: str | os.PathLike) -> GPT2Config:
 
 
 class without_init(TorchFunctionMode):
-    """`with without_init():` switches torch.nn.init off, so that the parameters of a new module are not written to.
-
-    It saves time, memory and random numbers. Every parameter must then be filled, as `load` does.
-    """
+    """Switches torch.nn.init off in a `with` block, to save time; every parameter must then be filled, as by `load`."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -140,9 +121,8 @@ def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tu
 
     Returns, for each tensor's name without prefix, the file that holds it and its name there. Raises PretrainedError.
     """
-    folder = Path(folder)
     shapes = {entry.theirs: entry.shape for entry in table(config)}
-    files = find_tensors(folder)
+    files = find_tensors(Path(folder))
     prefix = "" if "wte.weight" in files else "transformer."
     tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()}
     if missing := [name for name in shapes if name not in tensors]:
@@ -157,26 +137,22 @@ def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tu
     shapes[OUTPUT_LAYER] = shapes["wte.weight"]
     for path in sorted(set(files.values())):
         with opened(path) as file:
-            _check_headers(path, file, {tensors[name][1]: shape for name, shape in shapes.items()
-                                        if name in tensors and tensors[name][0] == path})
+            for name in [name for name in shapes if name in tensors and tensors[name][0] == path]:
+                header, key = file.get_slice(tensors[name][1]), tensors[name][1]
+                if header.get_shape() != shapes[name]:
+                    raise PretrainedError(f"{path}: {key} has shape {header.get_shape()}, "
+                                          f"but {CONFIG} makes it {shapes[name]}")
+                if header.get_dtype() not in ("F32", "F16", "BF16"):
+                    raise PretrainedError(f"{path}: {key} has type {quoted(header.get_dtype())}; "
+                                          "only F32, F16 and BF16 are read")
     return tensors
-
-
-def _check_headers(path: Path, file: Any, shapes: dict[str, list[int]]) -> None:
-    """Check that every tensor has its shape, and a type that we read."""
-    for key, wanted in shapes.items():
-        shape, dtype = file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()
-        if shape != wanted:
-            raise PretrainedError(f"{path}: {key} has shape {shape}, but {CONFIG} makes it {wanted}")
-        if dtype not in ("F32", "F16", "BF16"):
-            raise PretrainedError(f"{path}: {key} has type {quoted(dtype)}; only F32, F16 and BF16 are read")
 
 
 def load(kind: Callable[[GPT2Config], nn.Module], folder: str | os.PathLike, config: GPT2Config) -> nn.Module:
     """Build kind(config), a GPT2Model of any origin, with the weights of the checkpoint in `folder`, in eval mode.
 
-    Draws random numbers only where the model has parameters that a GPT-2 lacks, such as the course's `pooler_dense`:
-    these keep their initial values. Raises PretrainedError as `load_weights` does.
+    Parameters that a GPT-2 lacks, such as the course's `pooler_dense`, keep their initial values; without any, no
+    random numbers are drawn. Raises PretrainedError as `load_weights` does.
     """
     check_weights(folder, config)  # before memory is taken for a checkpoint that is not there
     with without_init():
@@ -188,28 +164,15 @@ def load(kind: Callable[[GPT2Config], nn.Module], folder: str | os.PathLike, con
     return gpt.eval()
 
 
-@contextlib.contextmanager
-def backbone_given(kind: type[nn.Module], gpt: nn.Module) -> Iterator[None]:
-    """Make kind.from_pretrained(...), whatever its arguments, return `gpt` inside the block.
-
-    A classifier written for the course loads "gpt2" itself, in its constructor. This hands it another backbone:
-
-        with backbone_given(GPT2Model, gpt):
-            model = GPT2SentimentClassifier(config)
-    """
-    with mock.patch.object(kind, "from_pretrained", lambda *args, **options: gpt):
-        yield
+def backbone_given(kind: type[nn.Module], gpt: nn.Module) -> AbstractContextManager:
+    """Make kind.from_pretrained(...) return `gpt` inside: a course's classifier loads "gpt2" in its constructor."""
+    return mock.patch.object(kind, "from_pretrained", lambda *args, **options: gpt)
 
 
 def load_weights(model: nn.Module, folder: str | os.PathLike, config: GPT2Config) -> None:
     """Fill the parameters of `model`, a GPT2Model of any origin, by their names; each keeps its dtype.
 
-    Needs memory for one tensor besides the model. Parameters that a GPT-2 does not have, such as the course's
-    `pooler_dense`, stay as they are.
-
-    Raises:
-        PretrainedError: the files are damaged or hold another model, or `model` lacks a parameter. Some parameters
-            may be filled already.
+    Needs memory for one tensor besides the model. Raises PretrainedError; some parameters may be filled already then.
     """
     tensors = check_weights(folder, config)
     entries = table(config)
@@ -220,8 +183,16 @@ def load_weights(model: nn.Module, folder: str | os.PathLike, config: GPT2Config
     with torch.no_grad():
         for entry in entries:
             _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
-        if OUTPUT_LAYER in tensors:
-            _check_tied(parameters["word_embedding.weight"], *tensors[OUTPUT_LAYER])
+
+    # An output layer that is stored must be the token embedding, which this GPT-2 uses instead.
+    if OUTPUT_LAYER in tensors:
+        path, key = tensors[OUTPUT_LAYER]
+        with opened(path) as file:
+            tensor = file.get_tensor(key)
+        embedding = parameters["word_embedding.weight"]
+        if not torch.equal(tensor.to(embedding.dtype), embedding):
+            raise PretrainedError(f"{path}: {key} differs from the token embedding; a GPT-2 with an output layer "
+                                  "of its own cannot be read")
 
 
 def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
@@ -241,22 +212,13 @@ def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
                                   f"{parameter.dtype}: the file may be damaged, get it again")
 
 
-def _check_tied(embedding: Tensor, path: Path, key: str) -> None:
-    """Check that a stored output layer equals the token embedding, which this GPT-2 uses instead."""
-    with opened(path) as file:
-        tensor = file.get_tensor(key)
-    if not torch.equal(tensor.to(embedding.dtype), embedding):
-        raise PretrainedError(f"{path}: {key} differs from the token embedding; a GPT-2 with an output layer "
-                              "of its own cannot be read")
-
-
 def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2Config | None = None,
                     dtype: torch.dtype = torch.float32, tokenizer_file: str | os.PathLike | None = None) -> None:
     """Write `model`, a GPT2Model, so that `load` and Hugging Face's AutoModelForCausalLM can read it.
 
     Writes config.json (for `config`, by default model.config), and model.safetensors in `dtype`. With
     `tokenizer_file`, a tokenizer.json, also copies this file and writes the tokenizer_config.json that AutoTokenizer
-    needs. Each file is replaced atomically. UserError if the tokenizer cannot be read or a file cannot be written.
+    needs. Each file is replaced atomically.
     """
     folder, config = Path(folder), config or model.config
     end_of_text = _write_tokenizer(folder, Path(tokenizer_file), config) if tokenizer_file else None
@@ -271,7 +233,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2
     with replacing(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
-    _write_json(folder / CONFIG, {
+    write_atomic(folder / CONFIG, json.dumps({
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         **{theirs: getattr(config, name) for theirs, name in {**STATED, **OPTIONAL}.items()},
@@ -280,30 +242,25 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "dtype": str(dtype).removeprefix("torch."),
-    })
+    }, indent=2) + "\n")
 
 
 def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
     """Copy tokenizer.json and write tokenizer_config.json; return the id of the end-of-text token."""
     try:
-        special = [(token["content"], token["id"]) for token in read_json(file)["added_tokens"]
-                   if token["special"]]
+        special = [(token["content"], token["id"]) for token in read_json(file)["added_tokens"] if token["special"]]
         (end_of_text, number), = special
     except (KeyError, TypeError, ValueError) as error:
-        raise PretrainedError(f"{file} is not a tokenizer.json with one special token, the end of text"
-                              ) from error
+        raise PretrainedError(f"{file} is not a tokenizer.json with one special token, the end of text") from error
     make_folder(folder)
     if file.resolve() != (folder / "tokenizer.json").resolve():
         write_atomic(folder / "tokenizer.json", file.read_bytes())
-    _write_json(folder / "tokenizer_config.json", {
+    write_atomic(folder / "tokenizer_config.json", json.dumps({
         "tokenizer_class": "PreTrainedTokenizerFast",  # the file as it is; GPT2Tokenizer drops its normaliser
         "model_max_length": config.max_position_embeddings,
         "bos_token": end_of_text,
         "eos_token": end_of_text,
         "unk_token": end_of_text,
-    })
+    }, indent=2) + "\n")
     return number
 
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(content, indent=2) + "\n")

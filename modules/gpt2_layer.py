@@ -9,7 +9,10 @@ from modules.attention import CausalSelfAttention
 class GPT2Layer(nn.Module):
     """Pre-norm transformer block (Radford et al. 2019, section 2.3): normalise, transform, drop out, add.
 
-    The residual stream x itself is never normalised, so gradients reach the lowest layer undiminished.
+        x <- x + dropout(dense(attention(norm(x))))
+        x <- x + dropout(dense(gelu(dense(norm(x)))))       with its own norm, its own two dense layers
+
+    The residual stream x itself is never normalised, so gradients do not become smaller on the way down.
     """
 
     def __init__(self, config):

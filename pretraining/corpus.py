@@ -1,7 +1,5 @@
 """Text for pretraining: documents, a tokenizer trained on them, and their token ids in one file on disk.
 
-Ratings that a reviewer states, such as "8/10", are taken out of the text if asked for, and kept beside the ids.
-
 A corpus may be larger than memory: documents are read one at a time, ids are memory-mapped.
 """
 
@@ -20,16 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.cli import progress
 from common.errors import UserError
 from common.files import replacing, write_atomic
-from common.progress import progress
 from data.tokenizer import END_OF_TEXT, Tokenizer
 
-HELD_OUT_EVERY = 500
-"""One document in so many is never trained on."""
-
-UNRATED = 255
-"""A token's byte where no rating goes with it."""
+HELD_OUT_EVERY = 500  # one document in so many is never trained on
+UNRATED = 255  # a token's byte where no rating goes with it
 
 SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it 's: as the Penn Treebank splits
                   r"|[^\W_]+|[.!?*=_-]{2,}|[^\w\s]|_")
@@ -38,7 +33,6 @@ SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it
 SAME_SIGNS = ((r"<\s*br\s*/?\s*>", " "), ("-lrb-", "("), ("-rrb-", ")"), (r"\\/", "/"),
               ("``|''|[“”]", '"'), ("[‘’`]", "'"))
 """Ways of writing the same sign, undone after lower-casing: line-break tags, Penn Treebank brackets, curly quotes."""
-
 
 STATED = re.compile(
     r"(?<![\w.,/*-])(?P<value>10|\d(?:[.,]\d+)?)(?: stars?)?\s*(?:/|out of)\s*(?:10|ten)\b(?: stars?\b)?"
@@ -60,9 +54,7 @@ def documents(paths: Sequence[Path]) -> Iterator[str]:
         try:
             opened = gzip.open if path.suffix == ".gz" else open
             with opened(path, "rb") as file:
-                number = 0
-                for line in file:
-                    number += 1
+                for number, line in enumerate(file, start=1):  # noqa: B007 (the message below needs it)
                     if text := line.decode("utf-8").strip():
                         yield text
         except (OSError, EOFError, zlib.error) as error:
@@ -72,10 +64,7 @@ def documents(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, path: Path) -> None:
-    """Train a lower-casing byte-level BPE on every `sample_every`-th document and write it to `path` (tokenizer.json).
-
-    Prose and Penn Treebank text are brought to the same words first; decoding gives words separated by spaces.
-    """
+    """Train a lower-casing byte-level BPE on every `sample_every`-th document; write it to `path` (tokenizer.json)."""
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Backend
 
@@ -99,12 +88,9 @@ def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, p
 class Blocks:
     """A batch for a language model: consecutive tokens, for each the one that follows, and their documents' ratings."""
 
-    input_ids: Tensor
-    "[B, T] int64"
-    targets: Tensor
-    "[B, T] int64: the same, one token on."
-    ratings: Tensor | None = None
-    "[B, T] float32, 0 to 1, NaN for a token of a document without rating; None for a corpus without."
+    input_ids: Tensor  # [B, T] int64
+    targets: Tensor  # [B, T] int64: the same, one token on
+    ratings: Tensor | None = None  # [B, T] float32, 0 to 1, NaN where a document has none; None for a corpus without
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -157,8 +143,7 @@ class Corpus:
     def order(self, batch_tokens: int, long_share: float, seed: int, epoch: int) -> list[list[int]]:
         """The batches of one pass, every chunk in one of them, as row numbers; order by (seed, epoch) only.
 
-        A batch has batch_tokens tokens (the last of each kind fewer), and blocks of one length; long_share of the
-        chunks stay whole.
+        A batch has batch_tokens tokens, or fewer, in blocks of one length; long_share of the chunks stay whole.
         """
         random = np.random.default_rng((seed, epoch))
         rows = random.permutation(self.chunks)[:, None] * (self.SHORT + 1) + np.arange(self.SHORT + 1)
@@ -185,7 +170,7 @@ def ratings_file(ids: Path) -> Path:
 def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: bool = False) -> tuple[Path, Path]:
     """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there.
 
-    ratings: take the ratings that documents state out of their text and write them to files of their own beside these.
+    ratings: take the ratings that documents state ("8/10") out of their text, and write them to files beside these.
     """
     if len(tokenizer) > 2**16:
         raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
@@ -205,7 +190,8 @@ def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: b
                     chunk, stated = zip(*map(take_out_rating, chunk), strict=True)
                 ids = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
                 for number, rows in enumerate((slice(1, None), slice(1))):
-                    parts[number].write(_with_ends(ids[rows], tokenizer.pad_id))
+                    tokens = (token for document in ids[rows] for token in (*document, tokenizer.pad_id))
+                    parts[number].write(np.fromiter(tokens, dtype=np.uint16).tobytes())
                     if ratings:
                         parts[2 + number].write(_for_each_token(stated[rows], ids[rows]))
                 bar.update(len(chunk))
@@ -222,11 +208,6 @@ def take_out_rating(text: str) -> tuple[str, float | None]:
     if len(stated) != 1:
         return text, None
     return " ".join(STATED.sub(" ", text).split()), stated.pop()
-
-
-def _with_ends(ids: Sequence[list[int]], end: int) -> bytes:
-    """Documents end to end as uint16, each followed by the end-of-text token."""
-    return np.fromiter((token for document in ids for token in (*document, end)), dtype=np.uint16).tobytes()
 
 
 def _for_each_token(ratings: Sequence[float | None], ids: Sequence[list[int]]) -> bytes:

@@ -11,17 +11,14 @@ from engine.gpt2 import FastGPT2
 from pretraining.corpus import Blocks
 from training.loop import Outcome
 
-BAG_EVERY, BAG_SAMPLES = 16, 32
-"""The second objective asks every 16th token for 32 words around it."""
-COMMON = 3e-4
-"""A word's share of the text above which it counts less in the second objective: "the" says little about a text."""
+BAG_EVERY, BAG_SAMPLES = 16, 32  # the second objective asks every 16th token for 32 words around it
+COMMON = 3e-4  # a word's share of the text above which it counts less there: "the" says little about a text
 
 
 class LanguageModel(nn.Module):
     """A GPT2Model that is asked for the next token, and while training also for words and rating of the document.
 
-    word_counts: [V] int, how often each token occurs in the text. end: id of the token between documents. fast: the
-    engine, if it computes what `gpt` does.
+    word_counts [V]: how often each token occurs. end: the token between documents. fast: the engine, or none.
     """
 
     def __init__(self, gpt: nn.Module, word_counts: Tensor, end: int, fast: FastGPT2 | None = None):

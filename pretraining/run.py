@@ -14,7 +14,7 @@ from torch import nn
 from common import cli
 from common.errors import Stopped, UserError
 from common.files import make_folder, sha256_file
-from common.holes import explain_holes
+from common.student_files import explain_student_errors
 from data.tokenizer import Tokenizer
 from engine import agree
 from engine.adamw import FastAdamW
@@ -40,8 +40,6 @@ from training.schedule import make_scheduler
 DECIDES_NOTHING = {"text", "out", "start", "tokenizer", "device", "precision", "sample", "resume", "save_minutes",
                    "engine"}
 """Settings without a say in what a run is: their content is fingerprinted, or they change no weight."""
-VOCAB_SIZE = 8192
-"""Tokens of a tokenizer whose size is not given."""
 
 
 def main(settings: Settings) -> NoReturn:
@@ -50,9 +48,9 @@ def main(settings: Settings) -> NoReturn:
 
 
 def run(settings: Settings) -> None:
-    """Pretrain in the run folder, which no other process may use meanwhile."""
+    """Pretrain in the run folder."""
     keep_freed_memory()
-    with advice(settings), explain_holes(), RunFolder(settings.out) as folder, \
+    with advice(settings), explain_student_errors(), RunFolder(settings.out) as folder, \
             explain_out_of_memory("loading", "for the model"):
         pretrain(settings, folder)
 
@@ -103,6 +101,9 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
         session.resume()
     prompt = tokenizer.encode([settings.sample], 64, lowercase=False).ids[0]
     sample = leaves_model_as_found(generate)
+    usual = GPT2Config()  # fine-tuning wants GPT-2's usual dropout, whatever pretraining had
+    to_save = replace(config, hidden_dropout_prob=usual.hidden_dropout_prob,
+                      attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
 
     def after_leg() -> None:
         loss = held_out_loss(model, held_out, settings.batch_tokens, machine)
@@ -112,8 +113,8 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
               f"(perplexity {math.exp(loss):.1f})", flush=True)
         ids = sample(model, prompt, length=40, seed=settings.seed + state.step)
         print("   ", tokenizer.decode(ids), flush=True)
-        pretrained.save_pretrained(model.gpt, settings.out / "model", config=for_fine_tuning(config),
-                                   dtype=torch.float16, tokenizer_file=tokenizer_folder / "tokenizer.json")
+        pretrained.save_pretrained(model.gpt, settings.out / "model", config=to_save, dtype=torch.float16,
+                                   tokenizer_file=tokenizer_folder / "tokenizer.json")
         session.end_epoch(metrics)
 
     feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate)
@@ -147,8 +148,7 @@ def find_tokenizer(settings: Settings) -> Path:
     folder = settings.out / "tokenizer"
     if not (settings.resume and (folder / "tokenizer.json").exists()):
         make_folder(folder)
-        size = settings.vocab_size or VOCAB_SIZE
-        train_tokenizer(settings.text, size, settings.tokenizer_every, folder / "tokenizer.json")
+        train_tokenizer(settings.text, settings.vocab_size or 8192, settings.tokenizer_every, folder / "tokenizer.json")
     return folder
 
 
@@ -156,9 +156,8 @@ def make_backbone(settings: Settings, tokenizer: Tokenizer) -> tuple[nn.Module, 
     """The model to start from: of the shape asked for with random weights, or read from a folder."""
     dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
     if not settings.start:
-        shape = {name: getattr(settings, name) for name in
-                 ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")}
-        config = GPT2Config(vocab_size=len(tokenizer), **shape, **dropout)
+        config = GPT2Config(len(tokenizer), settings.max_position_embeddings, settings.hidden_size,
+                            settings.num_hidden_layers, settings.num_attention_heads, **dropout)
         return GPT2Model(config), config
 
     config = replace(pretrained.read_config(settings.start), **dropout)
@@ -170,13 +169,6 @@ def make_backbone(settings: Settings, tokenizer: Tokenizer) -> tuple[nn.Module, 
         change_tokens(gpt, tokenizer.in_tokens_of(theirs))
         config = replace(config, vocab_size=len(tokenizer))
     return gpt, config
-
-
-def for_fine_tuning(config: GPT2Config) -> GPT2Config:
-    """The config to save with a model: fine-tuning wants GPT-2's usual dropout, whatever pretraining had."""
-    usual = GPT2Config()
-    return replace(config, hidden_dropout_prob=usual.hidden_dropout_prob,
-                   attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -199,18 +191,15 @@ def held_out_loss(model: LanguageModel, corpus: Corpus, batch_tokens: int, machi
 
 def leg_order(settings: Settings, corpus: Corpus, leg: int) -> list[list[int]]:
     """The batches of a leg: the loop's epochs are legs of eval_every steps, cut from endless passes over the text."""
-    def one_pass(number: int) -> list[list[int]]:
-        return pass_order(corpus, settings.batch_tokens, settings.long_share, settings.seed, number)
-
-    per_pass = len(one_pass(0))
+    per_pass = len(pass_order(settings, corpus, 0))
     first, last = leg * settings.eval_every, min((leg + 1) * settings.eval_every, settings.steps)
-    return [one_pass(step // per_pass)[step % per_pass] for step in range(first, last)]
+    return [pass_order(settings, corpus, step // per_pass)[step % per_pass] for step in range(first, last)]
 
 
 @lru_cache(maxsize=2)
-def pass_order(corpus: Corpus, batch_tokens: int, long_share: float, seed: int, number: int) -> list[list[int]]:
+def pass_order(settings: Settings, corpus: Corpus, number: int) -> list[list[int]]:
     """One pass over the text; remembered, for it takes seconds on a large corpus."""
-    return corpus.order(batch_tokens, long_share, seed, number)
+    return corpus.order(settings.batch_tokens, settings.long_share, settings.seed, number)
 
 
 def advice(settings: Settings) -> contextlib.AbstractContextManager[None]:

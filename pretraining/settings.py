@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 from common import cli
-from common.cli import require_ranges
 from common.errors import UserError
+from common.student_files import explain_import_errors
 
 
 def read_settings(description: str) -> "Settings":
     """Read the command line. A mistake in it ends the process with exit status 2. Imports no PyTorch."""
-    def parse() -> Settings:
-        parser = cli.Parser(description=description)
-        cli.add_arguments(parser, Settings)
-        return cli.from_arguments(Settings, parser.parse_args())
-
-    settings = cli.attempt(parse)
+    parser = cli.Parser(description=description)
+    cli.add_arguments(parser, Settings)
+    settings = cli.attempt(lambda: cli.from_arguments(Settings, parser.parse_args()))
     cli.hush_interrupts()
+    explain_import_errors()
     return settings
 
 
@@ -93,7 +91,7 @@ class Settings:
     """Save a checkpoint this often, besides at every evaluation."""
 
     def __post_init__(self) -> None:
-        require_ranges(
+        cli.require_ranges(
             self, ("vocab_size", 257, 2**16), ("tokenizer_every", 1, None), ("hidden_size", 1, 10**6),
             ("num_hidden_layers", 1, 1000), ("num_attention_heads", 1, None), ("max_position_embeddings", 4, 10**6),
             ("long_share", 0, 1), ("tokens", 1, None), ("batch_tokens", 1, None), ("accumulate", 1, None),
@@ -105,11 +103,9 @@ class Settings:
         if self.hidden_size % self.num_attention_heads:
             raise UserError(f"--hidden-size {self.hidden_size} must be a multiple of "
                             f"--num-attention-heads {self.num_attention_heads}")
-        missing = [path for path in self.text if not path.is_file()]
-        if missing:
+        if missing := [path for path in self.text if not path.is_file()]:
             raise UserError(f"--text: there is no file {missing[0]}")
-        missing = [path for path in (self.start, self.tokenizer) if path and not path.is_dir()]
-        if missing:
+        if missing := [path for path in (self.start, self.tokenizer) if path and not path.is_dir()]:
             raise UserError(f"--start and --tokenizer take folders: there is no folder {missing[0]}")
 
     @property

@@ -72,10 +72,20 @@ def known_answer(attention: type[nn.Module]) -> Result:
         ("the causal mask hides each token from itself", answer(module, x, none, visible=ones.tril(-1).bool())),
         ("the causal mask is transposed", answer(module, x, none, visible=ones.triu().bool())),
         ("the heads are not split: one large head", answer(module, x, none, heads=1)),
+        ("the softmax runs over the queries (dim=-2); it belongs over the keys (dim=-1)", over_queries(module, x)),
         *((f"the heads are {what} by a view, which mixes tokens and heads: view as [B, T, nh, hs], then transpose",
            mixed_heads(module, x, "split" in what, "merged" in what))
           for what in ("split and merged", "split", "merged")),
     ])
+
+
+def over_queries(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what attention gives if each column of the scores sums to 1, in place of each row."""
+    query, key, value = (part(x).view(len(x), T, NH, -1).transpose(1, 2)
+                         for part in (module.query, module.key, module.value))
+    scores = query @ key.mT / math.sqrt(C // NH)
+    hidden = torch.ones(T, T).triu(1).bool()
+    return (scores.masked_fill(hidden, -math.inf).softmax(dim=-2) @ value).transpose(1, 2).reshape(x.shape)
 
 
 def mixed_heads(module: nn.Module, x: Tensor, split: bool, merge: bool) -> Tensor:
@@ -90,7 +100,7 @@ def mixed_heads(module: nn.Module, x: Tensor, split: bool, merge: bool) -> Tenso
 
 @torch.no_grad()
 def padding(attention: type[nn.Module]) -> Result:
-    """padding, at the end and in holes, is not looked at"""
+    """padding, at the end or in the middle, gets no attention"""
     module, (x, mask) = build(attention), texts()
     return compare(module(x, mask), answer(module, x, mask), [
         ("attention_mask is ignored: add it to the scores", answer(module, x, torch.zeros_like(mask))),
@@ -203,7 +213,7 @@ def large_scores(attention: type[nn.Module]) -> Result:
 
 @torch.no_grad()
 def any_device_and_type(attention: type[nn.Module]) -> Result:
-    """float64 stays float64; no device is fixed"""
+    """works in float64 and on any device"""
     module, (x, _) = build(attention), texts()
     mask = torch.zeros(len(x), 1, 1, T)
     module(x, mask)

@@ -2,15 +2,14 @@
 
 import math
 import textwrap
-import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
+from common.student_files import describe
+
 TOLERANCE = 1e-5  # float32 rounding is about 1e-6 here; every known mistake differs by 1e-4 or more
 
 
@@ -79,38 +78,42 @@ def randomise(module: torch.nn.Module, scale: float = 0.3, seed: int = 0) -> tor
     return module
 
 
-def run(component: str, checks: Iterable[Callable[..., Result]], *arguments: object,
+def run(component: str, checks: Sequence[Callable[..., Result]], *arguments: object,
         first_decides: bool = False) -> list[Result]:
     """Run checks; print a line for each (its docstring is its name), and the likely mistake if it fails.
 
-    first_decides: if the first check fails, the others cannot tell what is wrong, and do not try to.
+    first_decides: if the first check fails, the others cannot tell what is wrong; they are only counted.
     """
     print(f"\n{component}")
     results: list[Result] = []
+    later, waiting = 0, ""
     for check in checks:
+        status = "FAIL"
         try:
             result = check(*arguments)
-            status = "ok" if result.passed else "FAIL"
         except NotImplementedError as error:
-            status, result = "TODO", Result(math.inf, mistake=f"not implemented yet: {_place(error)}")
+            status, result = "TODO", Result(math.inf, mistake=f"not written yet: {_place(error)}")
         except Exception as error:  # the code under test may raise anything; the other checks must go on
-            status = "FAIL"
             result = Result(math.inf, mistake=f"{type(error).__name__}: {error} ({_place(error)})")
-        if status == "FAIL" and first_decides and results and not results[0].passed:
-            result = replace(result, mistake="mend the first check of this part, then look here again")
+        results.append(result)
 
+        # One hole, or one mistake at the root, is told once.
+        follows = first_decides and len(results) > 1 and not results[0].passed
+        if not result.passed and (result.mistake == waiting or (follows and status == "FAIL")):
+            later += 1
+            continue
+        waiting = result.mistake if status == "TODO" else ""
         name = (check.__doc__ or check.__name__).partition("\n")[0].rstrip(".")
-        print(f"  {status:4}  {result.difference:<7.1e}  {name}")
+        shown = f"{result.difference:.0e}" if math.isfinite(result.difference) else "-"
+        print(f"  {'ok' if result.passed else status:4}  {shown:5}  {name}")
         for line in textwrap.wrap(result.note if result.passed else result.mistake, 79 - 8):
             print(f"        {line}")
-        results.append(result)
+    if later:
+        print(f"        {later} more fail, or wait: mend this first, then run again")
     return results
 
 
-def _place(error: BaseException) -> str:
+def _place(error: Exception) -> str:
     """Return file:line of the last line of this repository that ran before the error."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if ROOT in Path(frame.filename).parents and ROOT / ".venv" not in Path(frame.filename).parents]
-    if not frames:
-        return "in a library"
-    return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}"
+    file, line, _ = describe(error)
+    return f"{file}:{line}" if file else "in a library"

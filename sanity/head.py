@@ -95,7 +95,8 @@ def trained(classifier: type[nn.Module]) -> Result:
     """full-model: a step moves every parameter"""
     moved = moved_by_a_step(build(classifier, "full-model"))
     still = [name for name, value in moved.items() if value == 0.0]
-    return Result(math.inf if still else 0.0, 0.0, f"not trained: {', '.join(still)}; no_grad, or frozen?")
+    return Result(math.inf if still else 0.0, 0.0,
+                  f"not trained: {', '.join(still)}: is requires_grad False, or is there a no_grad?")
 
 
 def moved_by_a_step(model: nn.Module) -> dict[str, float]:

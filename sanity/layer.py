@@ -1,5 +1,6 @@
 """Check GPT2Layer, with a stub for its attention, against PyTorch's pre-norm transformer layer."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -85,6 +86,8 @@ def mistaken(module: nn.Module, x: Tensor, gelu: Callable[[Tensor], Tensor]) -> 
            oracle(module, gelu, pre_norm=False)(x))
     yield "attention_layer_norm is missing", inside(x)
     yield "out_layer_norm is missing", changed(lambda layer: setattr(layer, "norm2", nn.Identity()))(x)
+    yield "the two norms are swapped", changed(lambda layer: (
+        setattr(layer, "norm1", module.out_layer_norm), setattr(layer, "norm2", module.attention_layer_norm)))(x)
     yield "attention_layer_norm is used in both places", changed(lambda layer: setattr(layer, "norm2", layer.norm1))(x)
     yield "the first residual is taken from the normalised input", inside(module.attention_layer_norm(x))
     yield ("the first residual connection is missing",
@@ -106,12 +109,15 @@ def mistaken(module: nn.Module, x: Tensor, gelu: Callable[[Tensor], Tensor]) -> 
 def known_answer(layer: type[nn.Module]) -> Result:
     """pre-norm, residuals, projections and GELU: PyTorch's layer"""
     module, x, mask = build(layer)
-    gelu = gelu_of(layer)
+    gelu, before = gelu_of(layer), x.clone()
+    module(x, mask)
+    if not torch.equal(x, before):
+        return Result(math.inf, mistake="forward() changes its input in place (x += ...): write x = x + ...")
     mistakes = [*mistaken(module, x, tanh_gelu), *mistaken(module, x, F.gelu)]
     result = compare(module(x, mask), oracle(module, gelu)(x), mistakes)
     if result.passed and gelu is F.gelu:
-        return replace(result, note="GELU is the exact (erf) form, as in the course's starter. GPT-2 was trained with "
-                                    "approximate='tanh': up to 5e-4 apart")
+        return replace(result, note="Accepted: GELU is the exact (erf) form, as in the course's starter; GPT-2 was "
+                                    "trained with approximate='tanh', up to 5e-4 apart.")
     return result
 
 

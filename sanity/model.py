@@ -1,6 +1,7 @@
 """Check GPT2Model against Hugging Face's GPT-2, on a small random checkpoint or a real one."""
 
 import copy
+import math
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class StubLayer(nn.Linear):
     """Replaces a layer, so that the model can be checked without it."""
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        self.mask = attention_mask  # for a check to look at
         return super().forward(hidden_states)
 
 
@@ -139,8 +141,29 @@ def last_token(model: type[nn.Module]) -> Result:
         "it is the mean over the tokens": (hidden * mask[..., None]).sum(dim=1) / count[:, None],
     })
     if not result.passed and difference(right[0], by_count) <= TOLERANCE:
-        return Result(0.0, note="sum(mask) - 1 would be wrong for a mask with holes; training makes no such mask")
+        return Result(0.0, note="Accepted: sum(mask) - 1 is wrong only for a mask with holes, and training makes none.")
     return result
+
+
+@torch.no_grad()
+def mask_for_the_blocks(model: type[nn.Module]) -> Result:
+    """encode: the mask that the blocks get, 0 or very negative"""
+    module, (ids, mask) = build(model), texts()
+    module(ids, mask)
+    got = module.gpt_layers[0].mask
+    padding = (mask == 0)[:, None, None, :]
+    if not isinstance(got, Tensor) or got.shape != padding.shape:
+        shown = list(got.shape) if isinstance(got, Tensor) else got
+        return Result(math.inf, mistake=f"the blocks get {shown}; they need [B, 1, 1, T], {list(padding.shape)} here")
+    got = got.double() - got.double().max()  # what is added everywhere changes no softmax
+    if bool((got[padding] < -1000).all()) and bool((got[~padding] == 0).all()):
+        return Result(0.0)
+    if bool((got == 0).all()):
+        return Result(math.inf, mistake="attention_mask is ignored: padding is not marked in the mask for the blocks")
+    if bool((got[~padding] < got[padding].min()).all()):
+        return Result(math.inf, mistake="the mask is the wrong way round: tokens are hidden, padding is seen")
+    return Result(math.inf, mistake="the blocks need 0 for a token and a very large negative number for padding, to be "
+                                    "added to the scores; not the mask of 1 and 0 itself")
 
 
 @torch.no_grad()
@@ -242,6 +265,7 @@ def causal_and_padded(model: type[nn.Module], folder: Path) -> Result:
     return Result(max(leak, pad), mistake=mistake)
 
 
-PARTS = [embedding, embedding_dropout, stack, last_token, output_layer]
+PARTS = [embedding, embedding_dropout, mask_for_the_blocks, stack, last_token, output_layer]
 WHOLE = [parity, causal_and_padded]
+REAL_CHECKS = [parity]
 REAL = 1e-4  # tolerance on real weights: rounding grows through more layers

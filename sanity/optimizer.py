@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -106,8 +106,11 @@ def formulas(work: Job, *, form: str = "efficient", decay: str = "after", bias: 
             c1, c2 = 1 - beta1**t, 1 - beta2**t
             if not (options["correct_bias"] or ignore_correct_bias):
                 c1 = c2 = 1.0
-            c1, c2 = (c1 if bias in ("both", "first") else 1.0), (c2 if bias in ("both", "second") else 1.0)
+            c1 = c1 if bias in ("both", "first", "inverted") else 1.0
+            c2 = c2 if bias in ("both", "second", "inverted") else 1.0
             c1, c2 = c1 or 1e-30, c2 or 1e-30
+            if bias == "inverted":
+                c1, c2 = 1 / c1, 1 / c2
             v = squares[i]
             if decay == "before":
                 p = p - lr * wd * p
@@ -138,6 +141,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "the bias correction is missing": {"bias": "none"},
     "only the first moment is corrected for its start at zero": {"bias": "first"},
     "only the second moment is corrected for its start at zero": {"bias": "second"},
+    "the bias correction is upside down: it makes the step larger at first": {"bias": "inverted"},
     "eps is inside the square root": {"eps": "inside"},
     "eps is ignored, or fixed at 1e-8; it comes from the group": {"eps_value": 1e-8},
     "eps is fixed at 1e-6; it comes from the group": {"eps_value": 1e-6},
@@ -174,6 +178,9 @@ def hold(kind: type[torch.optim.Optimizer], work: Job, mistakes: dict[str, dict[
         right, got = style(kind), run(kind, work, after_step)
     except ZeroDivisionError:
         return Result(math.inf, mistake="division by zero: the step count must be 1 at the first step, not 0")
+    if difference(got, torch.stack([torch.stack(work.start)] * len(got))) == 0.0:
+        return Result(math.inf, mistake="the parameter does not change: `p = p - ...` only gives the name p to another "
+                                        "tensor; change it in place (p.sub_(...), or p.data = ...)")
     forms = [right] if right["form"] != "unknown" else [{"form": "efficient"}, {"form": "hat"}]
     wrong = [(name, formulas(work, **{**form, **changed})) for name, changed in {**mistakes, **MISTAKES}.items()
              for form in forms]
@@ -184,10 +191,9 @@ def hold(kind: type[torch.optim.Optimizer], work: Job, mistakes: dict[str, dict[
 def usual_steps(kind: type[torch.optim.Optimizer]) -> Result:
     """four steps with eps 1e-2 and weight decay 0.3 at lr 0.1"""
     result = hold(kind, job(), {})
-    if result.passed and style(kind).get("decay") == "before":
-        return Result(result.difference, result.tolerance, note=(
-            "weight decay comes before the gradient step; the course asks for it after (here it passes)"))
-    return result
+    notes = {"before": "Accepted: weight decay comes before the gradient step; the course asks for it after.",
+             "hat": "Accepted: eps is added to the corrected root; the course's efficient form adds it to sqrt(v)."}
+    return replace(result, note=" ".join(notes[word] for word in style(kind).values() if word in notes))
 
 
 @torch.no_grad()

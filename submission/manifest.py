@@ -1,7 +1,6 @@
 """The list of what a course submission holds: prepare_submit.py packs these files, a grader unpacks them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from data.tasks import TASKS, Task
 
@@ -19,17 +18,23 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 "Required source files: file -> class that it must define -> methods that the class must have."
 
+SUPPORT = ("config.py", "utils.py")
+"Packed if they exist: modules of the course's starter that the author brings along."
+
 OPTIONAL = ("NOTES.md", "report.pdf")
 "Packed if they exist: the author's words to the reader."
 
-KILOBYTE, MEGABYTE = 1000, 1000 ** 2
-SOURCE_LIMIT = 500 * KILOBYTE
-PREDICTIONS_LIMIT = 2 * MEGABYTE
-OPTIONAL_LIMIT = 10 * MEGABYTE
+PACKAGES = {"torch", "numpy", "transformers", "tokenizers", "sklearn", "scipy", "tqdm", "einops", "safetensors",
+            "huggingface_hub"}
+PROVIDED = {"config", "utils", "modules.attention", "modules.gpt2_layer", "models.gpt2", "models.base_gpt",
+            "models.config", "models.pretrained", "optimizer", "classifier", "common", "data", "engine", "finetuning",
+            "training"}
+"What a source may import besides the standard library: packages, and modules that are packed or in every tree."
+
+SOURCE_LIMIT, PREDICTIONS_LIMIT, OPTIONAL_LIMIT = 500_000, 2_000_000, 10_000_000
 "Largest size of a file, in bytes. The largest prediction file of the course, SST's test, has 66 kB."
 
 MODES = ("last-linear-layer", "full-model")
-COURSE_TASKS = ("sst", "cfimdb")
 SPLITS = ("dev", "test")
 
 
@@ -57,9 +62,7 @@ class Part:
         return f"data/{self.task.path(split).name}"
 
 
-PARTS: dict[str, Part] = {
-    part.name: part for part in (Part(mode, task) for task in COURSE_TASKS for mode in MODES)
-}
+PARTS = {part.name: part for task in ("sst", "cfimdb") for part in (Part(mode, task) for mode in MODES)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,3 @@ class Finding:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.message}"
-
-    def as_json(self) -> dict[str, Any]:
-        return {"file": self.file, "line": self.line, "message": self.message, "fix": self.fix}

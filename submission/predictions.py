@@ -1,21 +1,34 @@
-"""Check prediction files: their form, byte for byte, and that they answer every row of their data file."""
+"""Check prediction files: their form, byte for byte, and that they answer every row of their data file.
 
-import itertools
+Correct files that look odd get advice, which does not block a submission.
+"""
+
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import quoted
 from data.reader import DataError, Example, read_examples
 from data.rules import Rules
-from submission.manifest import Finding, Part
+from submission.manifest import MODES, PARTS, Finding, Part
 
 HEADER = "id \t Predicted_Sentiment "
 ROW = re.compile(r"(?P<id>[^,]+), (?P<label>.+) ")
 DOWNLOAD = "./setup.sh -m data.download"
 SHOWN = 5
 "Number of problems shown for one file; the others are only counted."
+
+BANDS: dict[str, tuple[float, float]] = {
+    "last-linear-layer-sst": (0.44, 0.49),
+    "full-model-sst": (0.50, 0.52),
+    "last-linear-layer-cfimdb": (0.83, 0.89),
+    "full-model-cfimdb": (0.96, 0.98),
+}
+"Lowest and highest dev accuracy of a dozen published solutions with GPT-2 (124M). Other backbones differ."
+
+SLACK = 0.02
+"Added to both ends of a band: about one standard error of a dev accuracy."
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,12 @@ def check_predictions(file: str, content: bytes, data: list[Example] | None, num
     if len(problems) > SHOWN:
         findings.append(Finding(file, f"... and {len(problems) - SHOWN} more such lines"))
     if data is not None:
-        findings += _compare_ids(file, labels, [example.id for example in data])
+        wanted = {example.id: None for example in data}
+        for what, ids in (("no prediction for", [id for id in wanted if id not in labels]),
+                          ("ids that its data file lacks:", [id for id in labels if id not in wanted])):
+            if ids:
+                some = ", ".join([*map(quoted, ids[:3]), "..."][:len(ids)])
+                findings.append(Finding(file, f"{what} {some} ({len(ids)} of {len(data)})"))
     return Predictions(labels, findings)
 
 
@@ -87,12 +105,35 @@ def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
         return content.decode("utf-8", errors="replace"), [*problems, (line, "not UTF-8")]
 
 
-def _compare_ids(file: str, found: Iterable[str], wanted: list[str]) -> Iterator[Finding]:
-    """Report ids of the data that the file lacks, and ids of the file that the data lacks."""
-    missing, unknown = dict.fromkeys(wanted), dict.fromkeys(found)
-    for id in missing.keys() & unknown.keys():
-        del missing[id], unknown[id]
-    for what, ids in (("no prediction for", missing), ("ids that its data file lacks:", unknown)):
-        if ids:
-            some = ", ".join([*map(quoted, itertools.islice(ids, 3)), "..."][:len(ids)])
-            yield Finding(file, f"{what} {some} ({len(ids)} of {len(wanted)})")
+def advise(answers: Mapping[tuple[str, str], tuple[Mapping[str, int], list[Example]]]) -> Iterator[Finding]:
+    """Yield advice on predictions: (part name, split) -> (id -> label, the examples, all of which have a label).
+
+    Of a task, last-linear-layer comes before full-model, which should be better than it and not a copy of it.
+    """
+    accuracy: dict[str, float] = {}
+    for (name, split), (labels, examples) in answers.items():
+        part, file = PARTS[name], PARTS[name].predictions(split)
+        said = set(labels.values())
+        if len(said) == 1:
+            yield Finding(file, f"says {said.pop()} for every row")
+        elif unused := [label for label in range(part.task.num_labels) if label not in said]:
+            yield Finding(file, f"never says {', '.join(map(str, unused))}")
+        if split == "dev":
+            accuracy[name] = sum(labels[example.id] == example.label for example in examples) / len(examples)
+            low, high = BANDS[name]
+            compared = f"dev accuracy {accuracy[name]:.3f}, with GPT-2 (124M) {low:.2f} to {high:.2f} is usual"
+            if accuracy[name] == 1.0:
+                yield Finding(file, "every dev row is right: were these rows trained on?")
+            elif accuracy[name] < low - SLACK:
+                yield Finding(file, f"{compared}: learning rate? causal mask?")
+            elif accuracy[name] > high + SLACK:
+                yield Finding(file, f"{compared}: were these rows trained on?")
+
+        frozen = PARTS[f"{MODES[0]}-{part.task_name}"]
+        if part == frozen or (frozen.name, split) not in answers:
+            continue
+        if labels == answers[frozen.name, split][0]:
+            yield Finding(file, f"the same predictions as {frozen.predictions(split)}: a copy?")
+        if split == "dev" and accuracy[name] <= accuracy[frozen.name]:
+            yield Finding(file, f"dev accuracy {accuracy[name]:.3f} is no better than last-linear-layer's "
+                                f"{accuracy[frozen.name]:.3f}: its learning rate should be near 1e-5")

@@ -3,10 +3,11 @@
 import ast
 import itertools
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 
-from submission.manifest import PYTHON, Finding
+from submission.manifest import PACKAGES, PROVIDED, PYTHON, Finding
 
 # Access tokens and keys, by the form that each service gives them.
 SECRET = re.compile(
@@ -34,6 +35,8 @@ def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]])
     lines = re.split("\r\n|\r|\n", text)  # as Python counts lines; str.splitlines() knows more line ends
     return [
         *missing_definitions(file, tree, classes),
+        *(Finding(file, f"imports {name}, which is neither packed nor part of the course: move what it needs into "
+                        "this file", line) for name, line in foreign_imports(tree)),
         *(Finding(file, f"not done: {name} still raises NotImplementedError", line)
           for name, line in holes(tree, lines)),
         *(Finding(file, "this looks like an access token or a private key: take it out", number)
@@ -41,9 +44,24 @@ def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]])
     ]
 
 
-def missing_definitions(
-    file: str, tree: ast.Module, classes: dict[str, tuple[str, ...]],
-) -> Iterator[Finding]:
+def foreign_imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield (module, line) of every import that will fail elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            whole = module in ("modules", "models") or node.level
+            names = [f"{module}.{alias.name}".strip(".") for alias in node.names] if whole else [module]
+        else:
+            continue
+        for name in names:
+            top = name.partition(".")[0]
+            if top not in sys.stdlib_module_names | PACKAGES and not {top, name} & PROVIDED:
+                yield name, node.lineno
+
+
+def missing_definitions(file: str, tree: ast.Module, classes: dict[str, tuple[str, ...]]) -> Iterator[Finding]:
     """Report classes and methods of `classes` that the file lacks, and empty methods."""
     defined = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     for name, methods in classes.items():
@@ -71,9 +89,7 @@ def holes(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, int]]:
             yield name or "the module", statement.lineno
 
 
-def _reachable_raises(
-    block: list[ast.stmt], name: str, guarded: bool,
-) -> Iterator[tuple[str, ast.Raise, bool]]:
+def _reachable_raises(block: list[ast.stmt], name: str, guarded: bool) -> Iterator[tuple[str, ast.Raise, bool]]:
     """Yield (function, raise, whether a condition guards it) for a block, in order, until the block is left."""
     for statement in block:
         if isinstance(statement, ast.Raise):
@@ -82,18 +98,13 @@ def _reachable_raises(
             if not any(ast.unparse(mark).endswith("abstractmethod") for mark in statement.decorator_list):
                 yield from _reachable_raises(statement.body, f"{name}.{statement.name}".lstrip("."), False)
         else:
-            for inner, condition in _blocks(statement):
-                yield from _reachable_raises(inner, name, guarded or condition)
+            for field in ("body", "orelse", "finalbody"):
+                inner = getattr(statement, field, [])
+                yield from _reachable_raises(inner, name, guarded or isinstance(statement, ast.If))
+            for branch in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
+                yield from _reachable_raises(branch.body, name, guarded=True)
         if _leaves(statement):
             return
-
-
-def _blocks(statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], bool]]:
-    """Yield the blocks inside a compound statement, each with whether a condition guards it."""
-    for field in ("body", "orelse", "finalbody"):
-        yield getattr(statement, field, []), isinstance(statement, ast.If)
-    for branch in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
-        yield branch.body, True
 
 
 def _leaves(statement: ast.stmt) -> bool:

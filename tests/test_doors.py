@@ -193,7 +193,7 @@ def test_what_the_house_promises():
 @pytest.mark.parametrize("file, code, said", [
     ("training/loop.py", "import models.gpt2", "training/loop.py:1: training imports models"),
     ("training/loop.py", "def f():\n    import optimizer", "training/loop.py:2: training imports optimizer"),
-    ("training/runs/clock.py", "import engine.adamw", "training/runs/clock.py:1: training imports engine"),
+    ("training/runs/session.py", "import engine.adamw", "training/runs/session.py:1: training imports engine"),
     ("data/tasks.py", "from training import loop", "data/tasks.py:1: data imports training"),
     ("data/tasks.py", "from ..training import loop", "data/tasks.py:1: data imports training"),
     ("data/sub/x.py", "from ... import models", "data/sub/x.py:1: data imports models"),

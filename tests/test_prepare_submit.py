@@ -271,12 +271,38 @@ STEP = "class AdamW:\n    def step(self):\n        "
     ("x = 1\0", ""),
     ("(" * 10000, ""),
     (STEP + "return 'hf_" + "a1" * 17 + "'", "3: this looks like an access token"),
+    ("import my_tools\n" + STEP + "return 1", "1: imports my_tools, which is neither packed nor part of the course"),
+    ("from modules import mine\n" + STEP + "return 1", "1: imports modules.mine, which"),
+    ("from models.mine import x\n" + STEP + "return 1", "1: imports models.mine, which"),
+    (STEP + "import pandas as pd; return pd", "3: imports pandas, which"),
 ])
 def test_a_source_file_with_one_defect(tree, capsys, code, said):
     """Catches: an unfinished hole, a renamed class or a leaked token handed in; a crash on bad code."""
     tree.write("optimizer.py", code)
     [told] = tree.problems(capsys)
     assert told.startswith(f"optimizer.py:{said}")
+
+
+@pytest.mark.parametrize("code", [
+    "import math, os.path, torch.nn.functional as F\nfrom sklearn.metrics import f1_score",
+    "from config import GPT2Config\nfrom utils import *\nfrom models.base_gpt import GPTPreTrainedModel",
+    "from modules.attention import CausalSelfAttention\nfrom models import gpt2\nimport einops",
+])
+def test_what_the_course_has_may_be_imported(tree, capsys, code):
+    """Catches: an import of the starter's own modules told as one that will fail."""
+    tree.write("optimizer.py", f"{code}\n{STEP}return 1")
+    assert not [told for told in tree.problems(capsys) if "imports" in told]
+
+
+def test_support_files_are_packed_and_checked(tree, capsys):
+    """Catches: a config.py that the author brings along left behind, or packed with a leaked token."""
+    tree.write("config.py", "class GPT2Config: pass\n")
+    assert tree.problems(capsys) == []
+    with zipfile.ZipFile(tree.zip) as packed:
+        assert "config.py" in packed.namelist()
+    tree.zip.unlink()
+    tree.write("config.py", "import my_tools\n")
+    assert any("config.py:1: imports my_tools" in told for told in tree.problems(capsys))
 
 
 @pytest.mark.parametrize("body", [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.progress import progress
+from common.cli import progress
 from training.machine import Machine
 from training.memory import explain_out_of_memory
 from training.parallel.sharding import is_sharded
@@ -37,10 +37,7 @@ def predict(model: nn.Module, batches: Sequence[Sequence[int]], collate: Callabl
     """Run the model on every row and return its outputs in row order: float32 [N, ...] on the CPU.
 
     batches: row numbers, each of 0..N-1 exactly once, in any order (longest first needs the least padding). The
-    processes of machine.group share each batch, and all of them get all outputs.
-
-    Raises:
-        OutOfMemory: a batch needs more memory than there is.
+    processes of machine.group share each batch, and all of them get all outputs. Raises OutOfMemory.
     """
     outputs = None
     for rows in progress(batches, describe, "batch"):

@@ -1,8 +1,4 @@
-"""The one training loop: batches in, optimizer steps out. It knows nothing of models, tasks or files.
-
-The same loop trains a whole classifier, a linear head on stored features and a language model. It takes a module, an
-objective, an optimizer and an order of batches. TrainState is its memory: all it needs to resume after an interruption.
-"""
+"""The one training loop: batches in, optimizer steps out. It knows nothing of models, tasks or files."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.cli import progress
 from common.errors import UserError
-from common.progress import progress
 from training.machine import Machine
 from training.memory import explain_out_of_memory
 from training.parallel.sharding import full_tensor
@@ -24,10 +20,8 @@ from training.parallel.sharding import full_tensor
 class Outcome(NamedTuple):
     """The result of an objective on one batch."""
 
-    loss: Tensor
-    "Mean over the rows of the batch: a scalar, differentiable."
-    correct: Tensor
-    "Number of rows predicted right: an int64 scalar, 0 if the objective has no right and wrong."
+    loss: Tensor  # mean over the rows of the batch: a scalar, differentiable
+    correct: Tensor  # number of rows predicted right: an int64 scalar, 0 if the objective has no right and wrong
 
 
 Objective = Callable[[nn.Module, object], Outcome]
@@ -44,18 +38,12 @@ def classification(model: nn.Module, batch) -> Outcome:
 class TrainState:
     """The position of a run. Together with model, optimizer and random generators it is all that resuming needs."""
 
-    epoch: int = 0
-    "Epochs finished."
-    batch: int = 0
-    "Batches done in the current epoch."
-    step: int = 0
-    "Optimizer steps in all."
-    loss_sum: float = 0.0
-    "Sum of the losses of the rows seen in the current epoch."
-    correct: int = 0
-    "Rows predicted right in the current epoch."
-    rows: int = 0
-    "Rows seen in the current epoch."
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done in the current epoch
+    step: int = 0  # optimizer steps in all
+    loss_sum: float = 0.0  # sum of the losses of the rows seen in the current epoch
+    correct: int = 0  # rows predicted right in the current epoch
+    rows: int = 0  # rows seen in the current epoch
 
     @property
     def loss(self) -> float:
@@ -74,14 +62,15 @@ class Diverged(UserError):
 
 @dataclass
 class Feed:
-    """The source of the loop's batches."""
+    """The source of the loop's batches.
+
+    order: epoch -> batches as lists of row numbers; a pure function, so that a resumed run sees the same batches.
+    collate: row numbers -> a batch, with len() and .to(device). name_rows: their names, for an error message.
+    """
 
     order: Callable[[int], Sequence[Sequence[int]]]
-    "Epoch -> batches as lists of row numbers; a pure function, so that a resumed run sees the same batches."
     collate: Callable[[Sequence[int]], object]
-    "Row numbers -> a batch, with len() and .to(device)."
     name_rows: Callable[[Sequence[int]], Sequence[str]] = lambda rows: [f"row {row}" for row in rows]
-    "Row numbers -> the names of these examples, for an error message."
 
 
 def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objective: Objective, state: TrainState,
@@ -90,17 +79,14 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objectiv
         after_epoch: Callable[[], None] = lambda: None, describe: str = "training") -> None:
     """Train from the position in `state` until `epochs` epochs are finished, and keep `state` up to date.
 
-    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows; a short last batch has
-    a mean over fewer rows. `accumulate` runs a batch in that many parts, one after another: the same gradient up to
-    rounding, in less memory. The processes of machine.group share each part, and average their gradients if the group
-    has wrapped the model.
+    One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, however many. With
+    `accumulate` it runs in that many parts, one after another: the same gradient up to rounding, in less memory. The
+    processes of machine.group share each part, and average their gradients if the group has wrapped the model.
 
     `after_step` runs after each optimizer step. `after_epoch` runs after an epoch's last step, when state.epoch is one
     higher already but the sums still belong to that epoch. Training can be saved in both and resumed from there.
 
-    Raises:
-        Diverged: the loss or a gradient is not finite; the weights are those before this step.
-        OutOfMemory: a step needs more memory than there is.
+    Raises OutOfMemory, and Diverged if the loss or a gradient is not finite; the weights are those before this step.
     """
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
@@ -122,8 +108,7 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objectiv
                 # Check and clip the gradient.
                 norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
                 if not math.isfinite(loss) or not math.isfinite(norm):
-                    names = feed.name_rows(rows)
-                    raise Diverged(explain_divergence(state.step + 1, float(loss), float(norm), names))
+                    raise diverged(state.step + 1, float(loss), float(norm), feed.name_rows(rows))
                 if max_grad_norm is not None:
                     nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
 
@@ -171,8 +156,8 @@ def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
     return [rows[start:start + size] for start in range(0, len(rows), size)]
 
 
-def explain_divergence(step: int, loss: float, norm: float, names: Sequence[str]) -> str:
-    """Write the message of Diverged: which value is infinite or NaN, at which step, on which examples."""
+def diverged(step: int, loss: float, norm: float, names: Sequence[str]) -> Diverged:
+    """Return the error: which value is infinite or NaN, at which step, on which examples."""
     what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{what} at step {step} (examples {shown}); the weights before it are kept"
+    return Diverged(f"{what} at step {step} (examples {shown}); the weights before it are kept")

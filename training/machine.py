@@ -9,13 +9,8 @@ from training.parallel.process_group import ALONE, DeviceError, Group
 
 CPU = torch.device("cpu")
 
-
 def choose_device(name: str) -> torch.device:
-    """Return the device called cuda, mps or cpu, or with 'auto' the first of them that is there.
-
-    Raises:
-        DeviceError: this computer does not have the device.
-    """
+    """Return the device called cuda, mps or cpu, or with 'auto' the first that is there. DeviceError if it is not."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in available.items() if there)
@@ -36,14 +31,12 @@ class Machine:
     """Where and how a run computes. The default is the CPU, in float32, in one process."""
 
     device: torch.device = CPU
-    precision: str = "float32"
-    "float32 or bfloat16: the type of the matrix products."
+    precision: str = "float32"  # or bfloat16: the type of the matrix products
     group: Group = ALONE
-    "The processes that compute together."
 
     @classmethod
     def choose(cls, device: str, precision: str, group: Group = ALONE) -> "Machine":
-        """Choose a device and a precision by name; 'auto' means the best available. DeviceError as above."""
+        """Choose a device and a precision by name, as the functions above do."""
         chosen = group.own_device(choose_device(device))
         return cls(chosen, choose_precision(precision, chosen), group)
 

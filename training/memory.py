@@ -4,17 +4,17 @@ import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
 
+# Parts of the messages of PyTorch's plain RuntimeErrors: on the CPU, on MPS, in CUDA's libraries.
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")
-"""Parts of the messages of PyTorch's plain RuntimeErrors: on the CPU, on MPS, in CUDA's libraries."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h of the GNU C library
 
 
@@ -23,45 +23,31 @@ class OutOfMemory(UserError):
 
     def __init__(self, message: str, doing: str, longest: int | None = None) -> None:
         super().__init__(message)
-        self.doing = doing
-        "The activity, in one word (training, predicting, ...), so that a script can say what to turn down."
-        self.longest = longest
-        "Tokens of the longest text in the batch, where that decides."
+        # So that a script can say what to turn down: the activity, in one word (training, predicting, ...), and the
+        # tokens of the longest text in the batch, where that decides.
+        self.doing, self.longest = doing, longest
 
 
 @contextlib.contextmanager
 def explain_out_of_memory(doing: str, what: str, longest: int | None = None) -> Iterator[None]:
-    """Turn a shortage of memory inside into OutOfMemory: "out of memory {what}".
-
-    An OutOfMemory from further inside passes unchanged, because it knows more.
-    """
+    """Turn a shortage of memory inside into OutOfMemory; one from further inside passes unchanged: it knows more."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not (on_gpu or isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY_TEXTS)):
             raise
-        device = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-        raise OutOfMemory(f"out of {device} {what}", doing, longest) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means too little memory."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) \
-        or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_TEXTS))
+        raise OutOfMemory(f"out of {'GPU memory' if on_gpu else 'memory'} {what}", doing, longest) from error
 
 
 def keep_freed_memory() -> None:
     """Make the C library (glibc only) keep freed blocks of memory and reuse them.
 
-    By default it returns every large block to the kernel and asks for it again in the next step, page by page, zeroed:
-    that took a fifth of the time of a small model's training step.
+    It usually returns every large block to the kernel, which took a fifth of the time of a small model's step.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if sys.platform.startswith("linux") and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def peak_memory() -> float:
@@ -78,14 +64,11 @@ def peak_memory() -> float:
 
 
 def recompute_in_backward(module: nn.Module) -> None:
-    """Make a module compute its intermediate results again in the backward pass instead of storing them until then.
-
-    This is gradient checkpointing: less memory for about a third more time.
-    """
+    """Make a module compute intermediate results again in the backward pass: less memory, a third more time."""
     forward = module.forward
 
     @functools.wraps(forward)
-    def recomputed(*args, **kwargs) -> Tensor | Callable:
+    def recomputed(*args, **kwargs):
         if torch.is_grad_enabled():
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         return forward(*args, **kwargs)

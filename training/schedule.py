@@ -13,9 +13,8 @@ def make_scheduler(optimizer: Optimizer, schedule: Schedule, warmup: float, tota
                    floor: float = 0.0) -> LambdaLR:
     """Make a scheduler that scales each parameter group's learning rate. Step it once after every optimizer step.
 
-    warmup: share of total_steps, 0 to 1, in which the rate rises linearly; the first step already has a rate above 0.
-    schedule: after the warm-up, 'constant' stays at the full rate; 'linear' and 'cosine' fall to `floor` times the full
-    rate at total_steps and stay there.
+    The rate rises linearly in the first `warmup` (a share, 0 to 1) of total_steps; the first step already has a rate
+    above 0. Then 'constant' stays at the full rate; 'linear' and 'cosine' fall to `floor` times it at total_steps.
     """
     warmup_steps = round(warmup * total_steps)
 

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 
 from benchmarks.contenders import Contender, take_turns
-from benchmarks.growth import curves, exponents, plot
 from benchmarks.results import (
     BEGIN,
     END,
     Result,
     Target,
+    curves,
+    exponents,
     json_lines,
     judge_all,
     machine_facts,
     markdown_tables,
-    replace_tables,
+    plot,
+    put_between,
     spread_of,
-    text_tables,
+    verdicts,
     with_earlier,
 )
 from benchmarks.workload import padded_tokens, spread, typical_batches
@@ -113,8 +115,8 @@ def test_tables_show_rates_and_verdicts() -> None:
                Result("training, sst", "course", (0.4, 0.4), "s/example"),
                Result("training, sst", "Hugging Face", (0.12, 0.12), "s/example")]
     facts = machine_facts(1)
-    text, markdown = text_tables(facts, results), markdown_tables(facts, results)
-    assert "10.00 (10.00 to 10.00) examples/s" in text and "2.50 (2.50 to 2.50) examples/s" in text
+    markdown = markdown_tables(facts, results)
+    assert "10.00 (10.00 to 10.00) examples/s" in markdown and "2.50 (2.50 to 2.50) examples/s" in markdown
     assert [verdict["met"] for verdict in judge_all(facts, results)] == [True, False]
     assert "| training, sst | at least 2 x as fast as course | 4 x | met |" in markdown
     assert "1.2 x | **missed** |" in markdown
@@ -131,8 +133,7 @@ def test_what_a_target_was_not_set_for_is_not_judged(facts: dict, reason: str) -
     results = [Result("training, sst", "ours", (1.0,)), Result("training, sst", "course", (1.1,)),
                Result("AdamW step, gpt2", "ours", (2.0,)), Result("AdamW step, gpt2", "course", (1.0,))]
     assert [verdict["met"] for verdict in judge_all(facts, results)] == [False, None]
-    text = text_tables(facts, results)
-    assert f"not judged: {reason}" in text and text.count("MISSED") == 1
+    assert [outcome for *_, outcome in verdicts(facts, results)] == ["MISSED", f"not judged: {reason}"]
     facts["files"]["sst"], facts["shape"] = "ids-sst-train.csv", "gpt2"
     assert [verdict["met"] for verdict in judge_all(facts, results)] == [False, False]
 
@@ -160,10 +161,10 @@ def test_rows_measured_again_replace_the_earlier_ones() -> None:
 def test_tables_go_between_their_marks() -> None:
     """Would catch a page that loses what is written around its tables, or grows with each run."""
     page = f"above\n{BEGIN}old\n{END}below\n"
-    once = replace_tables(page, "new\n")
-    assert once == f"above\n{BEGIN}\nnew\n\n{END}below\n" and replace_tables(once, "new\n") == once
-    with pytest.raises(UserError, match="has lost its marks"):
-        replace_tables("above\n", "new\n")
+    once = put_between(page, BEGIN, END, "new\n", "page")
+    assert once == f"above\n{BEGIN}new\n{END}below\n" and put_between(once, BEGIN, END, "new\n", "page") == once
+    with pytest.raises(UserError, match="page has lost its marks"):
+        put_between("above\n", BEGIN, END, "new\n", "page")
 
 
 def test_quartiles_of_few_rounds() -> None:

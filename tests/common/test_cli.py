@@ -175,7 +175,7 @@ def test_run_broken_pipe_is_quiet(lines):
 
 def test_cli_imports_nothing_heavy():
     """Catches an import that would make every `--help` wait."""
-    done = script("import sys, common.files, common.progress\n"
+    done = script("import sys, common.files, common.cli\n"
                   "print({'torch', 'numpy', 'tqdm'} & set(sys.modules))")
     assert done.stdout.strip() == "set()"
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from common.progress import progress
+from common.cli import progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])

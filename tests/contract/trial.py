@@ -3,10 +3,11 @@
 import contextlib
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -86,3 +87,24 @@ def tree(target: Path, set_name: str) -> Path:
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target / file)
     return copy_of(set_name, target)
+
+
+SCRIPTS = {
+    "optimizer_test.py": ["optimizer_test.py"],
+    "sanity_check.py": ["sanity_check.py"],
+    "quick run, frozen": ["-m", "finetuning", "--quick", "--epochs", "2"],
+    "quick run, full": ["-m", "finetuning", "--quick", "--epochs", "1", "--fine-tune-mode", "full-model"],
+    "prepare_submit.py": ["prepare_submit.py", "--parts"],
+}
+
+
+def run_scripts(set_name: str, folder: Path, titles: Iterable[str] = tuple(SCRIPTS)) -> dict[str, tuple[int, str]]:
+    """Run scripts in a copy of the tree with a set's files: (exit status, output) of each, by title."""
+    root = tree(folder, set_name)
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'course'}", "HF_HUB_OFFLINE": "1"}
+    done = {}
+    for title in titles:
+        process = subprocess.run([sys.executable, *SCRIPTS[title]], cwd=root, capture_output=True, text=True,
+                                 timeout=280, env=environment)
+        done[title] = process.returncode, process.stdout + process.stderr
+    return done

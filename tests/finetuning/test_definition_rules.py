@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from classifier import GPT2SentimentClassifier
+from common.errors import UserError
 from models.gpt2 import GPT2Model
 from modules.attention import CausalSelfAttention
 from modules.gpt2_layer import GPT2Layer
@@ -109,7 +110,7 @@ def test_a_classifier_that_raises(folder, tmp_path, mode, engine):
 def test_a_model_that_raises(folder, tmp_path, monkeypatch, capsys):
     """Catches: the student's own error swallowed by the comparison with the engine."""
     make_wrong(monkeypatch, LAYER, LAST_LINE, "raise RuntimeError('mine')")
-    with pytest.raises(RuntimeError, match="mine"):
+    with pytest.raises((RuntimeError, UserError), match="mine"):
         finish(folder, tmp_path, FULL)
     assert list(tmp_path.iterdir()) == []
 
@@ -209,7 +210,7 @@ def test_stored_features_follow_the_code(folder, tmp_path, monkeypatch):
 # ---- the files themselves, edited ------------------------------------------------------------------------------------
 
 
-ROOMS = ("common", "data", "engine", "finetuning", "models", "modules", "training")
+ROOMS = ("sanity", "common", "data", "engine", "finetuning", "models", "modules", "training")
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def tree(root, tmp_path):
         copy = tmp_path / "real" / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    for name in ("classifier.py", "optimizer.py"):
+    for name in ("classifier.py", "optimizer.py", "sanity_check.py"):
         shutil.copy(root / name, tmp_path / "real")
     (tmp_path / "link").symlink_to("real")
     return tmp_path / "link"
@@ -269,7 +270,7 @@ def test_a_hole_after_a_good_run(tree, folder, tmp_path):
     done = classify(tree, folder, tmp_path / "out", FROZEN)
     assert done.returncode == 2
     assert done.stderr == (f"error: {LAYER}:{line}: forward is not written yet\n"
-                           "Write it, then check it: ./setup.sh sanity_check.py\n")
+                           f"Begin with {LAYER}, then check it: ./setup.sh sanity_check.py\n")
     assert (tmp_path / "out" / f"own-{FROZEN}" / "result.json").exists()
 
 
@@ -286,16 +287,32 @@ def test_a_hole(tree, folder, tmp_path, file, old, function, check):
         done = classify(tree, folder, tmp_path / str(number), FULL, *words)
         assert done.returncode == 2
         assert done.stderr == (f"error: {file}:{line}: {function} is not written yet\n"
-                               f"Write it, then check it: ./setup.sh {check}\n")
+                               f"Begin with {file}, then check it: ./setup.sh {check}\n")
         # Without the engine nobody takes a step before training does.
         assert (tmp_path / str(number)).exists() == (file == OPTIMIZER and number == 1)
 
 
 def test_an_operation_that_a_device_lacks_is_no_hole(tree, folder, tmp_path):
     """Catches: PyTorch's own NotImplementedError told as code that the student has not written."""
-    edit(tree / LAYER, "        x = hidden_states\n", "        x = hidden_states.to_sparse().cumsum(0)\n")
+    line = edit(tree / LAYER, "        x = hidden_states\n", "        x = hidden_states.to_sparse().cumsum(0)\n")
     done = classify(tree, folder, tmp_path / "out", FULL)
-    assert done.returncode == 1 and "Traceback" in done.stderr and "not written yet" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "not written yet" not in done.stderr
+    assert done.stderr.startswith(f"error: {LAYER}:{line}: NotImplementedError: ")
+
+
+@pytest.mark.parametrize("new, said", [
+    ("        x = hidden_states.nowhere\n", "AttributeError: 'Tensor' object has no attribute 'nowhere'"),
+    ("        x = (hidden_states\n", "SyntaxError: '(' was never closed")])
+def test_an_error_in_a_students_file(tree, folder, tmp_path, new, said):
+    """Catches: thirty lines of traceback through files that the student never saw."""
+    line = edit(tree / LAYER, "        x = hidden_states\n", new)
+    done = classify(tree, folder, tmp_path / "out", FULL)
+    assert (done.returncode, done.stderr) == (
+        2, f"error: {LAYER}:{line}: {said}\nCheck it: ./setup.sh sanity_check.py\n")
+    check = subprocess.run([sys.executable, "sanity_check.py"], cwd=tree, capture_output=True, text=True)
+    assert check.returncode == 1 and "Traceback" not in check.stdout + check.stderr
+    assert said.split("'")[0] in check.stdout and f"{LAYER}:{line}" in check.stdout
+    assert "  ok    0e+00  four steps" in check.stdout  # the other files are checked all the same
 
 
 def test_the_room_runs_the_head_of_any_classifier_file(tree, folder, tmp_path):

@@ -12,7 +12,7 @@ from common.errors import UserError
 from engine.adamw import FastAdamW
 from engine.gpt2 import FastGPT2
 from finetuning.features import StoredFeatures
-from finetuning.model import Engine, HeadConfig, Model, WordDropout, make_backbone, make_model
+from finetuning.model import Engine, Model, WordDropout, make_backbone, make_model
 from finetuning.recipes import Recipe
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
@@ -56,7 +56,8 @@ def build(config, gpt):
 def test_what_is_trained_at_which_rate(mode, head_lr, rates):
     """Catches a head that is trained twice or not at all, a frozen backbone handed to the optimizer, rates swapped."""
     config = GPT2Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-    classifier = build(HeadConfig(2, 8, 0.1, mode), GPT2Model(config))
+    classifier = build(SimpleNamespace(num_labels=2, hidden_size=8, hidden_dropout_prob=0.1, fine_tune_mode=mode),
+                       GPT2Model(config))
     model = Model(classifier, classifier.gpt, "code", features_will_do=mode == FROZEN)
     groups = model.parameter_groups(Recipe(lr=0.1, head_lr=head_lr))
     parts = {"head": classifier.head, "gpt": classifier.gpt, "all": classifier}

@@ -10,9 +10,8 @@ from classifier import GPT2SentimentClassifier
 from data.batching import epoch_order
 from data.tasks import custom_task
 from data.tokenizer import Tokenizer
-from finetuning.features import with_features
+from finetuning.features import prediction_order, read_splits, with_features
 from finetuning.model import Model
-from finetuning.splits import prediction_order, read_splits
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
 from models.pretrained import backbone_given

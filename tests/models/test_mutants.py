@@ -42,7 +42,12 @@ MODEL = {
     "M60 reversed": ("reverse order", [(LOOP, LOOP.replace("self.gpt_layers", "self.gpt_layers[::-1]"))]),
     "mask not handed on": ("attention_mask is ignored", [("self.embed(input_ids), attention_mask)",
                                                           "self.embed(input_ids), 0 * attention_mask + 1)")]),
-    "mask inverted": ("first differs after layer 1", [("[:, None, None, :] == 0", "[:, None, None, :] != 0")]),
+    "mask of 1 and 0": ("not the mask of 1 and 0 itself", [
+        ("mask = padding.to(hidden_states.dtype) * torch.finfo(hidden_states.dtype).min",
+         "mask = attention_mask[:, None, None, :].to(hidden_states.dtype)")]),
+    "mask of another shape": ("they need [B, 1, 1, T]", [
+        ("attention_mask[:, None, None, :] == 0", "attention_mask == 0")]),
+    "mask inverted": ("the wrong way round", [("[:, None, None, :] == 0", "[:, None, None, :] != 0")]),
 }
 
 

@@ -1,9 +1,4 @@
-"""Training in several processes that torchrun starts, and in one process, which needs none of this.
-
-Every process reads all data, plans the same order of batches and computes its share of each batch. PyTorch's
-DistributedDataParallel averages their gradients, so the weights are those of a run in one process, up to rounding. The
-rest of the program asks a Group. The group of one process, ALONE, does nothing; only Processes uses torch.distributed.
-"""
+"""Training in several processes that torchrun starts: each plans the same batches and computes its share of each."""
 
 import contextlib
 import gc
@@ -13,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -23,12 +17,11 @@ from torch import Tensor, nn
 from common.errors import Stopped, UserError
 from training.parallel.sharding import forget_groups, is_sharded
 from training.parallel.watchdog import Watchdog
-from training.runs.compare_json import compare_json
+from training.runs.checkpoint import compare_json
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for one that is alive: the first one may be saving to a slow disk."""
+TIMEOUT = timedelta(minutes=30)  # for a process that is alive: the first one may be saving to a slow disk
 
 
 class DeviceError(UserError):
@@ -40,7 +33,7 @@ class Terminated(SystemExit):
 
 
 class Group:
-    """The processes of a run, seen from one of them. This class does the work of one process alone."""
+    """The processes of a run, seen from one of them; this class for one process alone, which has nothing to do."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -57,8 +50,8 @@ class Group:
     def share(self, rows: Sequence[int]) -> tuple[Sequence[int], int]:
         """Return (this process's rows of a batch, how many of them count).
 
-        All processes must run the model equally often, or some would wait for ever. A process for which no row is left
-        therefore gets the first row, which another process already counts, and a count of 0.
+        All processes must run the model equally often, or some would wait for ever. So a process for which no row is
+        left gets the first row, which another one counts, and a count of 0.
         """
         mine = rows[self.rank::self.size]
         return (mine, len(mine)) if len(mine) else (rows[:1], 0)
@@ -67,9 +60,9 @@ class Group:
         """Return the module to train instead of `model`: its gradients are means over all processes."""
         return model
 
-    def no_sync(self, model: nn.Module) -> AbstractContextManager:
+    def no_sync(self, model: nn.Module) -> contextlib.AbstractContextManager:
         """Only add up the gradients of a wrapped model inside; the first backward outside averages them."""
-        return nullcontext()
+        return contextlib.nullcontext()
 
     def sum(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Sum each tensor over all processes. The tensors of one call have the same shape."""
@@ -87,10 +80,7 @@ class Group:
         """Raise UserError unless a JSON value is the same on all processes."""
 
     def generator_states(self) -> dict[str, Tensor]:
-        """Return the states of PyTorch's default random generators, on all processes, as uint8 tensors named rng.*.
-
-        Dropout and initial weights draw from these generators, so they must not be used for anything else.
-        """
+        """Return the states of PyTorch's default random generators, on all processes, as uint8 tensors named rng.*."""
         own = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             own["cuda.0"] = torch.cuda.get_rng_state()
@@ -120,15 +110,13 @@ ALONE = Group()
 def process_group(advice: str) -> Iterator[Group]:
     """Join the other processes that torchrun has started, if there are any, and give the Group of all.
 
-    Only the first process prints on standard output. Whatever ends one process ends them all, with one message.
-    advice: a line to print behind a message about lost processes: how to start again.
+    Only the first one prints. Whatever ends one process ends all, with one message and `advice`: how to start again.
     """
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ALONE
         return
-    group = Processes(advice)
-    with group, open(os.devnull, "w") as nowhere:
-        with nullcontext() if group.is_main else contextlib.redirect_stdout(nowhere):
+    with Processes(advice) as group, open(os.devnull, "w") as nowhere:
+        with contextlib.nullcontext() if group.is_main else contextlib.redirect_stdout(nowhere):
             yield group
 
 
@@ -159,7 +147,7 @@ class Processes(Group):
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         """Leave together: to the others, and to torchrun, a process that ends early looks like one that died."""
-        # This process ends by itself now. A SIGTERM from torchrun would only cut off its message.
+        # A SIGTERM from torchrun would only cut off the message of a process that ends by itself now.
         signal.signal(signal.SIGTERM, self._before if error is None else signal.SIG_IGN)
 
         # Wait for all, or report what went wrong.
@@ -173,8 +161,8 @@ class Processes(Group):
             self._report_once(error)
         self.watchdog.stop()
 
-        # End gloo's threads, which live until the last reference to the group is gone (a wrapped model has one). A
-        # thread that still holds a tensor while Python shuts down would abort the process.
+        # End gloo's threads, which live as long as the group (a wrapped model refers to it): one that still holds a
+        # tensor while Python shuts down would abort the process.
         if error is None:
             self.dist.destroy_process_group()
             forget_groups()
@@ -190,13 +178,10 @@ class Processes(Group):
         elif isinstance(error, Terminated):
             print("ended by SIGTERM, which torchrun sends when it is asked to stop or another process has died.\n"
                   f"{self.advice}", file=sys.stderr)
-        elif self._lost_another(error):
+        elif isinstance(error, self.dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            # The connection to the others is lost: gloo raises plain RuntimeErrors.
             raise UserError("another process of this run has died, or cannot be reached any more.\n"
                             f"{self.advice}") from error
-
-    def _lost_another(self, error: BaseException) -> bool:
-        """Tell whether an error comes from the connection to the others. gloo raises plain RuntimeErrors."""
-        return isinstance(error, self.dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
     def own_device(self, device: torch.device) -> torch.device:
         if device.type == "mps":
@@ -219,9 +204,9 @@ class Processes(Group):
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None,
                                        gradient_as_bucket_view=True)
 
-    def no_sync(self, model: nn.Module) -> AbstractContextManager:
+    def no_sync(self, model: nn.Module) -> contextlib.AbstractContextManager:
         # A sharded model has no no_sync: each process would have to hold its full gradient.
-        return model.no_sync() if hasattr(model, "no_sync") else nullcontext()
+        return model.no_sync() if hasattr(model, "no_sync") else contextlib.nullcontext()
 
     def sum(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         together = torch.stack(tensors)  # one message; integers travel as floats if there are floats
@@ -247,14 +232,12 @@ class Processes(Group):
         return value
 
     def _broadcast(self, tensor: Tensor) -> Tensor:
-        """Overwrite every process's tensor with the first process's values."""
         self.dist.broadcast(tensor, 0)
         return tensor
 
     def require_same(self, value: Any) -> None:
         value = json.loads(json.dumps(value, default=str))
-        differences = compare_json(self.broadcast_from_main(lambda: value), value)
-        if differences:
+        if differences := compare_json(self.broadcast_from_main(lambda: value), value):
             raise UserError(f"process {self.rank} was not started like process 0: {'; '.join(differences[:6])}.\n"
                             "Give every machine the same command, files and weights")
         self.highest(0)  # wait until all processes have compared

@@ -1,7 +1,7 @@
 """Sharding divides the weights of a model that is too large for one device among all processes, with PyTorch's FSDP.
 
-A shard is a DTensor: a tensor that has the shape of the full weight but holds only this process's rows of it. Every
-function here also takes plain tensors and leaves them unchanged, so callers need not know which kind they have.
+A shard is a DTensor: it has the shape of the full weight but holds only this process's rows of it. Every function here
+also takes plain tensors and leaves them unchanged.
 """
 
 import sys
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 def shard(model: nn.Module, device: torch.device) -> None:
     """Divide every weight of a model among all processes, with its shards on `device`; the model object stays the same.
 
-    Each child of an nn.ModuleList (a block) is gathered just before it runs and freed after it, forward and backward.
-    The other weights (embeddings, last norm, head) are gathered together as one more unit. Every process must run the
-    model equally often. The blocks move to the device one at a time, so the full model never has to fit on it.
+    Each child of an nn.ModuleList (a block) is gathered just before it runs and freed after it, forward and backward;
+    the other weights together as one more unit. Every process must run the model equally often. The blocks move to the
+    device one at a time, so the full model never has to fit on it.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -51,10 +51,7 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def full_tensor_on_main(tensor: Tensor) -> Tensor:
-    """Gather the full tensor of a shard on the CPU of the first process; the others get an empty tensor.
-
-    All processes must call this together.
-    """
+    """Gather it on the CPU of the first process only; the others get an empty tensor."""
     if not is_shard(tensor):
         return tensor
     full = tensor.detach().full_tensor()

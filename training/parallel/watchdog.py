@@ -3,27 +3,23 @@
 import os
 import threading
 
-BEAT = 4.0
-"""Seconds between two heartbeats of a process."""
-MISSED_BEATS = 10
-"""A process counts as lost after this many beats without a heartbeat."""
-GRACE = 10.0
-"""Seconds that a process gets to end by itself after another one has failed."""
+BEAT = 4.0  # seconds between two heartbeats of a process
+MISSED_BEATS = 10  # after so many without a heartbeat, a process counts as lost
+GRACE = 10.0  # seconds that a process gets to end by itself after another one has failed
 
 
 class Watchdog:
     """A thread that exchanges heartbeats with the other processes and ends this process if one of them is lost.
 
-    The processes meet in the run's store, torchrun's small key-value server: each one counts its heartbeats there. The
-    first process checks all others, and the others check the first. A process that fails counts itself in the store
-    under "failed", and only the first to do so reports to the user: one message for the run, not one for each process.
+    Each process counts its heartbeats in torchrun's small key-value store. The first process checks all others, and the
+    others check the first. One that fails counts itself under "failed"; only the first to do so reports to the user.
     """
 
     def __init__(self, store, rank: int, size: int, advice: str) -> None:
         """store: a connection that only the watchdog uses. advice: a line to print behind its messages."""
         self.store, self.rank, self.size, self.advice = store, rank, size, advice
-        self._others = range(1, size) if rank == 0 else range(1)
-        self._seen = dict.fromkeys(self._others, (-1, 0))  # heartbeats counted, how often the count was unchanged
+        others = range(1, size) if rank == 0 else range(1)
+        self._seen = dict.fromkeys(others, (-1, 0))  # heartbeats counted, how often the count was unchanged
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
@@ -55,23 +51,17 @@ class Watchdog:
                             f"for {BEAT * MISSED_BEATS:.0f} seconds")
 
     def _lost(self) -> int | None:
-        """Find a process whose heartbeats have stopped.
-
-        Time is counted in this process's own beats, so a process that was suspended together with others blames none.
-        """
-        for other in self._others:
-            beats, missed = self.store.add(f"beat {other}", 0), self._seen[other]
-            missed = missed[1] + 1 if beats == missed[0] else 0
+        """Find a process whose heartbeats have stopped. Our own beats count the time: all may have been suspended."""
+        for other, (before, missed) in self._seen.items():
+            beats = self.store.add(f"beat {other}", 0)
+            missed = missed + 1 if beats == before else 0
             self._seen[other] = (beats, missed)
             if missed >= MISSED_BEATS:
                 return other
         return None
 
     def _leave(self, message: str | None = None) -> None:
-        """End this process, which may hang in a call to the others.
-
-        With a message: print it, unless another process has reported first. Without one: wait for GRACE before.
-        """
+        """End this process, which may hang in a call to the others, with a message if it is the first to report."""
         if message is None:
             self._stop.wait(GRACE)
         if self._stop.is_set():

@@ -3,11 +3,7 @@
 Checkpoint NAME of a run folder is one small file NAME.json. It holds the state and names the tensor files with their
 checksums. Tensor files are written first, each under a name made of its group, step and content, and flushed to disk.
 Replacing NAME.json is the one atomic step that makes the new checkpoint valid, so at every instant an existing
-NAME.json names complete files. Files that no checkpoint names any more are removed afterwards: a save needs room for
-the new checkpoint beside the old one.
-
-Checksums find damage and mix-ups. They are not a signature: whoever can write to the folder can make a checkpoint of
-their own. But that one, too, is only numbers and text, never code, and must have the types and shapes of this run's.
+NAME.json names complete files. Files that no checkpoint names any more are removed afterwards.
 """
 
 import contextlib
@@ -17,6 +13,7 @@ import json
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +23,16 @@ from torch import Tensor
 from common.errors import UserError, quoted
 from common.files import replacing, write_atomic
 from training.parallel.sharding import shard_like
-from training.runs.compare_json import require_like
 from training.runs.tensor_file import CheckpointError, open_regular, pieces, read_verified, sha256_and_length
 
-LAYOUT = 1
-"""Version of the layout; a checkpoint of another version is refused."""
-NAMES = ("last", "best")
-"""The checkpoints that a folder may hold."""
-JSON_BYTES = 16 * 1024**2
-"""Longest NAME.json that is read."""
+LAYOUT = 1  # a checkpoint of another layout is refused
+NAMES = ("last", "best")  # the checkpoints that a folder may hold
+JSON_BYTES = 16 * 1024**2  # longest NAME.json that is read
 TENSOR_FILE = re.compile(r"([a-z]{1,20})-([0-9]{8,18})-([0-9a-f]{16})\.safetensors")
 """Group, step, beginning of the checksum. Such a name has no separators, so it never leads out of its folder."""
+PROBE = (2, 3)  # shape of a small parameter that shows what state an optimizer keeps
 
-PROBE = (2, 3)
-"""Shape of a small parameter that shows what state an optimizer keeps."""
-
-FileRecord = dict[str, Any]
-"""A tensor file as NAME.json describes it: file, bytes, sha256."""
+FileRecord = dict[str, Any]  # a tensor file as NAME.json describes it: file, bytes, sha256
 
 
 def save(folder: str | os.PathLike, name: str, state: dict, groups: dict[str, dict[str, Tensor]], step: int,
@@ -50,10 +40,7 @@ def save(folder: str | os.PathLike, name: str, state: dict, groups: dict[str, di
     """Write checkpoint `name`: `state` (JSON values, floats finite) and groups of tensors, one file for each group.
 
     reuse: records that an earlier save returned; this checkpoint names their files instead of writing them again.
-    Returns this checkpoint's records.
-
-    Raises:
-        UserError: the file system refused; the earlier checkpoint is intact, and nothing of this one is left.
+    Returns this checkpoint's records. UserError if the file system refuses; the earlier checkpoint is intact then.
     """
     folder, files = Path(folder), dict(reuse or {})
     if name not in NAMES:
@@ -87,13 +74,9 @@ def write_group(folder: Path, group: str, tensors: dict[str, Tensor], step: int)
 
 
 def load(folder: str | os.PathLike, name: str) -> tuple[dict, dict[str, dict[str, Tensor]]]:
-    """Read and verify checkpoint `name`: (state, groups). CheckpointError says what is wrong with it.
-
-    The tensors are memory-mapped: clone those that must survive the removal of their files.
-    """
-    folder = Path(folder)
-    document = read_document(folder / f"{name}.json", name)
-    groups = {group: read_verified(folder / record["file"], record["sha256"], record["bytes"])
+    """Read and verify checkpoint `name`: (state, groups of memory-mapped tensors), or raise CheckpointError."""
+    document = read_document(Path(folder) / f"{name}.json", name)
+    groups = {group: read_verified(Path(folder) / record["file"], record["sha256"], record["bytes"])
               for group, record in document["files"].items()}
     return document["state"], groups
 
@@ -115,6 +98,9 @@ def read_document(path: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is longer than the {JSON_BYTES} bytes that a checkpoint's JSON file may have")
 
     # Parse.
+    def refuse_constant(word: str) -> None:  # NaN or Infinity, which are not JSON, but json.loads would accept them
+        raise ValueError(f"it contains {word}")
+
     try:
         document = json.loads(text.decode("utf-8"), parse_constant=refuse_constant)
         layout = document.get("layout") if isinstance(document, dict) else None
@@ -163,17 +149,11 @@ def seal(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def refuse_constant(word: str) -> None:
-    """Refuse NaN and Infinity, which json.loads would accept though they are not JSON."""
-    raise ValueError(f"it contains {word}")
-
-
 def remove_unnamed(folder: Path) -> None:
     """Remove the tensor files that no checkpoint names. Remove none if a checkpoint is damaged: it may be repaired."""
-    named = set()
     try:
-        for name in filter(lambda name: exists(folder, name), NAMES):
-            named |= {record["file"] for record in read_document(folder / f"{name}.json", name)["files"].values()}
+        documents = [read_document(folder / f"{name}.json", name) for name in NAMES if exists(folder, name)]
+        named = {record["file"] for document in documents for record in document["files"].values()}
     except CheckpointError:
         return
     with contextlib.suppress(OSError):  # training must not stop because of a file too many
@@ -189,18 +169,13 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     """
     tensors, counts = {}, {}
     for index, remembered in optimizer.state_dict()["state"].items():
-        for key, value in remembered.items():
-            if value is not None:
-                (tensors if isinstance(value, Tensor) else counts)[f"{index}.{key}"] = value
+        for key, value in leaves(remembered):
+            (tensors if isinstance(value, Tensor) else counts)[f"{index}.{key}"] = value
     return tensors, {"groups": group_options(optimizer), "counts": counts}
 
 
 def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: Any) -> dict[str, Any]:
-    """Undo flatten_optimizer: return a dict for optimizer.load_state_dict.
-
-    Raises:
-        CheckpointError: the state does not fit this optimizer and its parameters.
-    """
+    """Undo flatten_optimizer: return a dict for optimizer.load_state_dict. CheckpointError if it does not fit."""
     # Check the options: they must equal this optimizer's, except the learning rate, which a scheduler changes.
     own = json.loads(json.dumps(group_options(optimizer)))
     require_like({"groups": own, "counts": {}}, {**numbers, "counts": {}} if isinstance(numbers, dict) else numbers,
@@ -219,7 +194,8 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
 
     # Check it: a parameter has either all the state of a step, or none.
     params = {str(i): p for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    pattern = state_after_a_step(optimizer)
+    kept = state_after_a_step(optimizer)
+    pattern = dict(leaves(kept))
     for index, found in state.items():
         if index not in params or found.keys() != pattern.keys() \
                 or not all(fits(found[key], pattern[key], params[index]) for key in pattern):
@@ -229,8 +205,8 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
     # Assemble.
     groups = [{**group, "lr": lr} for group, lr in zip(optimizer.state_dict()["param_groups"], rates, strict=True)]
     return {"param_groups": groups, "state": {
-        int(index): {key: shard_like(value, params[index]) if isinstance(value, Tensor) else value
-                     for key, value in found.items()} for index, found in state.items()}}
+        int(index): rebuild(kept, {key: shard_like(value, params[index]) if isinstance(value, Tensor) else value
+                                   for key, value in found.items()}) for index, found in state.items()}}
 
 
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -239,12 +215,30 @@ def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     param.grad = torch.ones(PROBE)
     probe.param_groups, probe.state = [{**optimizer.param_groups[0], "params": [param]}], defaultdict(dict)
     probe.step()
-    return {key: value for key, value in probe.state[param].items() if value is not None}
+    return probe.state[param]
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, leaf) for everything but None in dicts, tuples and lists, however nested: ("moments.0", tensor)."""
+    if isinstance(value, (dict, tuple, list)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, f"{name}.{key}".lstrip("."))
+    elif value is not None:
+        yield name, value
+
+
+def rebuild(pattern: Any, found: dict[str, Any], name: str = "") -> Any:
+    """Put leaves, by their names, into dicts, tuples and lists as in `pattern`."""
+    if isinstance(pattern, dict):
+        return {key: rebuild(part, found, f"{name}.{key}".lstrip(".")) for key, part in pattern.items()}
+    if isinstance(pattern, (tuple, list)):
+        return type(pattern)(rebuild(part, found, f"{name}.{key}".lstrip(".")) for key, part in enumerate(pattern))
+    return found.get(name)
 
 
 def fits(value: Any, pattern: Any, param: Tensor) -> bool:
     """Tell whether a value may be in a parameter's state where PROBE's state has `pattern`."""
-    if isinstance(pattern, Tensor):  # one element for each of the parameter, or one for all
+    if isinstance(pattern, Tensor):  # an element for each of the parameter, or one for all
         return isinstance(value, Tensor) and value.shape == (param.shape if pattern.shape == PROBE else pattern.shape)
     return type(value) is type(pattern) and value >= 0
 
@@ -253,3 +247,40 @@ def group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Return the options of each parameter group, without its parameters."""
     return [{key: value for key, value in group.items() if key != "params"}
             for group in optimizer.state_dict()["param_groups"]]
+
+
+def compare_json(before: Any, now: Any, name: str = "") -> list[str]:
+    """List the leaves that differ between two JSON values, one phrase each: "recipe.lr was 1e-05, is 0.001"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [phrase for key in keys
+                for phrase in compare_json(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))]
+    if before == now and type(before) is type(now):
+        return []
+    return [f"{name[:80] or 'the identity'} was {shown(before)}, is {shown(now)}"]
+
+
+def require_like(pattern: Any, found: Any, where: str) -> None:
+    """Raise CheckpointError, naming the place, unless `found` has the shape and types of `pattern`; values may differ.
+
+    Dicts need the same keys, lists and tuples the same length. An int may stand for a float.
+    """
+    inner: Any = ()
+    if isinstance(pattern, dict):
+        alike = isinstance(found, dict) and pattern.keys() == found.keys()
+        inner = [(f"{where}.{key}", key) for key in pattern]
+    elif isinstance(pattern, (list, tuple)):
+        alike = isinstance(found, list) and len(pattern) == len(found)
+        inner = [(f"{where}[{index}]", index) for index in range(len(pattern))]
+    else:
+        alike = type(found) is type(pattern) or (type(pattern) is float and type(found) is int)
+    if not alike:
+        raise CheckpointError(f"the checkpoint does not fit this run: {where} is {quoted(found)}, "
+                              f"unlike {quoted(pattern)}")
+    for place, key in inner:
+        require_like(pattern[key], found[key], place)
+
+
+def shown(value: Any) -> str:
+    """Format a leaf for a message: numbers as they are, everything else in quotes and cut short."""
+    return str(value) if isinstance(value, (bool, float)) or value is None else quoted(value, 24)

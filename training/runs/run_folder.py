@@ -32,8 +32,7 @@ PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers")
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = {"run.json", "log.jsonl", "times.jsonl", "result.json", *(f"{name}.json" for name in checkpoint.NAMES)}
 """The files of a run, besides its tensor files. All other files in the folder belong to the user and stay there."""
-TEMPORARY = re.compile(r"\.[0-9]+-[0-9a-f]{8}\.tmp")
-"""Names of common.files' temporary files, which a killed process leaves behind."""
+TEMPORARY = re.compile(r"\.[0-9]+-[0-9a-f]{8}\.tmp")  # of common.files, left behind by a killed process
 
 
 class RunFolderError(UserError):
@@ -43,12 +42,13 @@ class RunFolderError(UserError):
 class RunFolder:
     """`with RunFolder(path) as run:` makes the folder and locks it. RunFolderError if it cannot, or if it is in use.
 
-    The operating system releases the lock when the process ends, however it ends. A folder made for a run that then
-    never began is removed again, with everything in it.
+    The lock is gone when the process ends, however it ends. A folder made for a run that never began is removed again.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
+        # A run on its way to previous/, previous/ itself, and the run that it replaces there.
+        self._aside = self.path / ".moving", self.path / "previous", self.path / ".discarded"
         self._lock: BinaryIO | None = None
         self._made: list[Path] = []
         self._log_bytes, self._log_hash = 0, hashlib.sha256()
@@ -63,11 +63,10 @@ class RunFolder:
         try:
             take_lock(self._lock, self.path)
             self._tidy()
-        except OSError as error:
+        except BaseException as error:
             self._lock.close()
-            raise RunFolderError(f"cannot tidy {self.path}: {error.strerror or error}") from error
-        except BaseException:
-            self._lock.close()
+            if isinstance(error, OSError):
+                raise RunFolderError(f"cannot tidy {self.path}: {error.strerror or error}") from error
             raise
         return self
 
@@ -84,10 +83,7 @@ class RunFolder:
         return checkpoint.exists(self.path, "last")
 
     def begin(self, description: dict[str, Any]) -> None:
-        """Begin a new run: describe it in run.json, together with the environment.
-
-        An earlier run that got as far as a checkpoint moves to previous/, where it replaces the run before it.
-        """
+        """Begin a new run: describe it and the environment in run.json. An earlier run moves to previous/."""
         self._set_aside()
         record = {**environment(), **description}
         write_atomic(self.path / "run.json", json.dumps(record, indent=1, default=str) + "\n")
@@ -116,12 +112,10 @@ class RunFolder:
     def resume(self, mark: dict[str, Any], step: int) -> None:
         """Resume the run at a step: cut log.jsonl back to the mark, tidy after a killed save, note it in times.jsonl.
 
-        Raises:
-            CheckpointError: log.jsonl does not begin with the lines that the mark was made of; it stays unchanged.
+        CheckpointError, and an unchanged log, if it does not begin with the lines that the mark was made of.
         """
         # Check the log.
-        path, length = self.path / "log.jsonl", mark["bytes"]
-        content = b""
+        path, length, content = self.path / "log.jsonl", mark["bytes"], b""
         if length:
             with checkpoint.open_regular(path) as file:
                 content = file.read(length)
@@ -141,8 +135,8 @@ class RunFolder:
                 if path.name in FILES or checkpoint.TENSOR_FILE.fullmatch(path.name)]
 
     def _set_aside(self) -> None:
-        """Move the earlier run to previous/. One without a checkpoint is removed instead."""
-        moving, previous, discarded = self._aside()
+        """Move the earlier run to previous/, in place of the one there. One without a checkpoint is removed."""
+        moving, previous, discarded = self._aside
         checkpoint.remove_unnamed(self.path)
         try:
             if not any(checkpoint.exists(self.path, name) for name in checkpoint.NAMES):
@@ -166,7 +160,7 @@ class RunFolder:
         for path in self.path.iterdir():
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-        moving, previous, discarded = self._aside()
+        moving, previous, discarded = self._aside
         if moving.is_dir():
             for path in moving.iterdir():
                 path.rename(self.path / path.name)
@@ -174,10 +168,6 @@ class RunFolder:
         if os.path.lexists(discarded) and not os.path.lexists(previous):
             discarded.rename(previous)
         remove(discarded)
-
-    def _aside(self) -> tuple[Path, Path, Path]:
-        """Return the folders (for a run on its way to previous/, previous/ itself, the run that it replaces)."""
-        return self.path / ".moving", self.path / "previous", self.path / ".discarded"
 
 
 class NoRunFolder(RunFolder):

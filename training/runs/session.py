@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from common.errors import Stopped
 from training.loop import TrainState
+from training.memory import peak_memory
 from training.parallel.process_group import ALONE, Group
 from training.parallel.sharding import full_tensor_on_main, shard_like
 from training.runs import checkpoint
-from training.runs.checkpoint import CheckpointError, FileRecord, flatten_optimizer, unflatten_optimizer
-from training.runs.clock import Clock
-from training.runs.compare_json import compare_json, require_like
+from training.runs.checkpoint import CheckpointError, FileRecord, compare_json, require_like
 from training.runs.run_folder import RunFolder
 from training.runs.stop_signals import StopSignals
 
-BEST = {"epoch": 0, "step": 0, "score": 0.0}
-"""The record of the best epoch, as a pattern for its keys and types."""
+BEST = {"epoch": 0, "step": 0, "score": 0.0}  # a pattern for keys and types of the best epoch's record
+SHARE_OF_TIME = 0.02  # largest share of the time that saving by the clock may take, however slow the disk
 
 
 class OtherRun(CheckpointError):
@@ -34,10 +33,10 @@ class Session:
 
     Run the loop inside `with training():`, pass it `after_step`, and call `end_epoch` at the end of each epoch.
 
-    identity: JSON values, nested in any way, that decide the result: settings, and fingerprints of data, weights and
-    tokenizer. A checkpoint with another identity is refused. The checkpoint holds all of `model`'s parameters and
-    buffers: if the backbone is frozen, pass the head alone and put the backbone's hash into `identity`. In a `group`
-    only the first process reads and writes, and all processes must make the same calls.
+    identity: JSON values that decide the result: settings, and fingerprints of data, weights and tokenizer. A
+    checkpoint with another identity is refused. It holds all of `model`'s parameters and buffers: if the backbone is
+    frozen, pass the head alone, with the backbone's hash in `identity`. In a `group` only the first process reads and
+    writes, and all processes must make the same calls.
     """
 
     def __init__(self, run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -47,8 +46,7 @@ class Session:
         self.run, self.model, self.optimizer, self.scheduler, self.state = run, model, optimizer, scheduler, state
         self.identity = json.loads(json.dumps(identity, default=str))
         self.save_minutes, self.save_steps, self.stop, self.group = save_minutes, save_steps, stop, group
-        self.best: dict[str, Any] | None = None
-        "The best epoch so far: its epoch, step and score."
+        self.best: dict[str, Any] | None = None  # epoch, step and score of the best epoch so far
         self._saved_at: tuple[int, int, int] | None = None
         self._clock = Clock()
 
@@ -58,17 +56,12 @@ class Session:
         return 0 if self.best is None else self.best["epoch"]
 
     def resume(self) -> None:
-        """Restore checkpoint `last`.
-
-        Raises:
-            OtherRun: it belongs to a run with another identity; the folder is unchanged.
-            CheckpointError: it is damaged or does not fit; the folder is unchanged.
-        """
-        # Read and check. The tensors are cloned, because their file will be removed.
+        """Restore checkpoint `last`. OtherRun or CheckpointError, and an unchanged folder, if it does not fit."""
+        # Read and check. The tensors are memory-mapped: clone them, because their file will be removed.
         stored, groups = self.group.broadcast_from_main(self._read_last)
         tensors = {name: tensor.clone() for name, tensor in groups["training"].items()}
         generators = {name: tensors.pop(name) for name in list(tensors) if name.startswith("rng.")}
-        optimizer = unflatten_optimizer(self.optimizer, tensors, stored["optimizer"])
+        optimizer = checkpoint.unflatten_optimizer(self.optimizer, tensors, stored["optimizer"])
 
         # Restore.
         self._load_weights(groups["weights"])
@@ -86,10 +79,7 @@ class Session:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Run the loop inside this: the clock counts, and Ctrl-C or SIGTERM waits until `after_step` has saved.
-
-        Outside of it, such a signal ends the process at once: there is no step to finish.
-        """
+        """Run the loop inside this: the clock counts, and Ctrl-C or SIGTERM waits until `after_step` has saved."""
         self._clock.start(self.state.rows if self.state.batch else 0)
         with self.stop or contextlib.nullcontext():
             yield
@@ -105,11 +95,7 @@ class Session:
             self.save()
 
     def end_epoch(self, metrics: dict[str, Any], score: float | None = None) -> None:
-        """Log an epoch's metrics and save; keep its weights as the best if its score is higher than all before.
-
-        Raises:
-            Stopped: a signal has asked to stop; everything is saved.
-        """
+        """Log an epoch's metrics, save, and stop if asked to; keep the weights if the score is higher than all before."""
         self.run.log(metrics)
         written = {}
         if score is not None and (self.best is None or score > self.best["score"]):
@@ -119,16 +105,12 @@ class Session:
             written = self._write("best", state, {"weights": self._weights()})
         self.save(reuse=written)
         self.run.times({"epoch": self.state.epoch, "step": self.state.step, **self._clock.lap(self.state.rows)})
-        self.stop_if_asked()
-
-    def stop_if_asked(self) -> None:
-        """If a signal has asked to stop: save, unless that was just done, and raise Stopped."""
         (signal,) = self.group.highest(self._signal())
         if signal:
             self._stop(signal)
 
     def _signal(self) -> int:
-        """Return the signal that asks this process to stop, or 0. It may have reached only one of several processes."""
+        """Return the signal that asks this one of several processes to stop, or 0."""
         return 0 if self.stop is None else self.stop.requested or 0
 
     def _stop(self, signal: int) -> NoReturn:
@@ -140,7 +122,7 @@ class Session:
     def save(self, reuse: dict[str, FileRecord] | None = None) -> None:
         """Write checkpoint `last`. reuse: records of tensor files just written, to be named instead of written again."""
         started = time.monotonic()
-        tensors, numbers = flatten_optimizer(self.optimizer)
+        tensors, numbers = checkpoint.flatten_optimizer(self.optimizer)
         groups = {"weights": self._weights(), "training": {**tensors, **self.group.generator_states()}}
         groups = {name: tensors for name, tensors in groups.items() if name not in (reuse or {})}
         state = {"identity": self.identity, "train": asdict(self.state), "optimizer": numbers,
@@ -186,7 +168,7 @@ class Session:
     def _find_best(self, known: dict[str, Any] | None) -> dict[str, Any] | None:
         """Return the record of the best epoch so far. known: the record in checkpoint `last`.
 
-        If a process died between the two saves of end_epoch, `best` is newer than `last`. It counts: its epoch is
+        If a process died between the two saves of end_epoch, `best` is newer than `last`, and counts: its epoch is
         about to be trained again, and the files of the best epoch before it are gone.
         """
         if not checkpoint.exists(self.run.path, "best"):
@@ -205,8 +187,7 @@ class Session:
     def _read(self, name: str, groups: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """Read a checkpoint that must have these groups. OtherRun names every value of the identity that differs."""
         stored, found = checkpoint.load(self.run.path, name)
-        differences = compare_json(stored.get("identity"), self.identity)
-        if differences:
+        if differences := compare_json(stored.get("identity"), self.identity):
             more = f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
             raise OtherRun(f"{self.run.path} holds another run: {'; '.join(differences[:6])}{more}")
         if set(found) != set(groups):
@@ -229,3 +210,38 @@ class Session:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(shard_like(weights[name], tensor))
+
+
+class Clock:
+    """Measures time since the last save and since the start of the lap (an epoch, or the resumed rest of one)."""
+
+    def __init__(self) -> None:
+        self._last_save = self._last_lap = time.monotonic()
+        self._cost = self._saving = 0.0
+        self._rows = 0
+
+    def due(self, minutes: float | None) -> bool:
+        """Tell whether `minutes` have passed since the last save, and enough for the next one to be cheap."""
+        if minutes is None:
+            return False
+        return time.monotonic() - self._last_save >= max(minutes * 60, self._cost / SHARE_OF_TIME)
+
+    def saved(self, seconds: float) -> None:
+        """Record that a checkpoint has just been saved, in so many seconds."""
+        self._last_save, self._cost = time.monotonic(), seconds
+        self._saving += seconds
+
+    def start(self, rows: int) -> None:
+        """Start a lap in an epoch of which `rows` are done already."""
+        self._last_lap, self._saving, self._rows = time.monotonic(), 0.0, rows
+
+    def lap(self, rows: int) -> dict[str, Any]:
+        """End a lap after `rows` of the epoch and start the next one. Returns its record for times.jsonl."""
+        seconds, done, saving = time.monotonic() - self._last_lap, rows - self._rows, self._saving
+        self.start(0)
+        record = {"seconds": round(seconds, 3), "saving seconds": round(saving, 3),
+                  "examples a second": round(done / seconds, 2) if seconds else None,
+                  "peak memory MB": round(peak_memory())}
+        if torch.cuda.is_available():
+            record["peak device memory MB"] = torch.cuda.max_memory_allocated() // 10**6
+        return record

@@ -8,12 +8,9 @@ from types import FrameType
 class StopSignals:
     """Inside `with StopSignals() as stop:` the first SIGINT or SIGTERM only sets stop.requested to its number.
 
-    The training session checks it between two steps, saves, and raises Stopped. A second signal has its usual effect
-    and ends the process at once; what was saved before stays. A signal that comes too late, when training is done, takes
-    effect where the block ends. Works in the main thread only.
+    The training session checks it between two steps, saves, and raises Stopped. A second signal ends the process at
+    once. One that comes too late, when training is done, takes effect where the block ends. For the main thread only.
     """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, speak: bool = True) -> None:
         """speak: print that the process is about to stop; only one of several processes should."""
@@ -22,7 +19,7 @@ class StopSignals:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:

@@ -1,11 +1,8 @@
 """Write safetensors files from the tensors' own memory, hash them, and read back only files with the expected hash.
 
-The format: 8 bytes with the length of a JSON header, the header (name -> dtype, shape, offsets), then the tensors'
-bytes one after another. The safetensors library only reads here. Its writer computes no hash, and reports a full disk
-like a bug. The code works on little-endian machines only, like PyTorch's releases.
+The safetensors library only reads here: its writer computes no hash, and reports a full disk like a bug.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -36,10 +33,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors in 64 hex digits: of their names, types, shapes and bytes, in the dict's order.
-
-    Sharded tensors are gathered first, so all processes must call this together.
-    """
+    """Return the SHA-256, in hex, of names, types, shapes and bytes, in order. All processes must call it together."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -48,7 +42,7 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 
 
 def pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a safetensors file piece by piece."""
+    """Yield a safetensors file in pieces: 8 bytes with the length of a JSON header, the header, the tensors' bytes."""
     # Lay the tensors out, wide types first, so that each starts at a multiple of its element's size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header, offset = {}, 0
@@ -77,10 +71,7 @@ def sha256_and_length(tensors: dict[str, Tensor]) -> tuple[str, int]:
 
 
 def read_verified(path: Path, sha256: str, length: int) -> dict[str, Tensor]:
-    """Read the tensors of a file. CheckpointError, before anything is parsed, if its length or SHA-256 differs.
-
-    The tensors are memory-mapped: clone those that must survive the removal of the file.
-    """
+    """Read the tensors of a file. CheckpointError, before anything is parsed, if its length or SHA-256 differs."""
     # Verify.
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -102,8 +93,7 @@ def read_verified(path: Path, sha256: str, length: int) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a safetensors file: {str(error)[:200]}") from error
 
 
-@contextlib.contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. CheckpointError for a link, and for a pipe or device, which could hang."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -115,5 +105,4 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise CheckpointError(f"{path} is not a regular file")
-    with open(descriptor, "rb") as file:
-        yield file
+    return open(descriptor, "rb")

@@ -1,12 +1,12 @@
 """The clock: when the next checkpoint is due, and how fast an epoch was."""
 
-from training.runs.clock import Clock
+from training.runs.session import Clock
 
 
 def test_saving_by_the_clock_takes_two_percent_at_most(monkeypatch):
     """Catches: a slow disk on which saving takes as long as training."""
     now = 0.0
-    monkeypatch.setattr("training.runs.clock.time.monotonic", lambda: now)
+    monkeypatch.setattr("training.runs.session.time.monotonic", lambda: now)
     clock = Clock()
     now = 299.0
     assert not clock.due(5) and not clock.due(None)
@@ -26,7 +26,7 @@ def test_saving_by_the_clock_takes_two_percent_at_most(monkeypatch):
 def test_a_lap_counts_what_was_done_in_it(monkeypatch):
     """Catches: a resumed epoch that looks faster than it was because earlier examples are counted."""
     now = 100.0
-    monkeypatch.setattr("training.runs.clock.time.monotonic", lambda: now)
+    monkeypatch.setattr("training.runs.session.time.monotonic", lambda: now)
     clock = Clock()
     clock.start(rows=40)
     now = 102.0

@@ -70,7 +70,7 @@ def add_arguments(parser: Parser, settings: type) -> None:
             group.add_argument("--no-" + flag[2:], dest=field.name, action="store_false", default=bool(default),
                                help=f"Turn off: {text}" if default else argparse.SUPPRESS)
             continue
-        if default is not None:
+        if default not in (None, ()):
             words = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
             text += f" (default: {words})".replace("%", "%%")
         group.add_argument(flag, dest=field.name, default=default, required=required, help=text,

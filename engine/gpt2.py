@@ -1,4 +1,4 @@
-"""The forward pass of models/gpt2.py, sooner: fused attention, fast dropout, the last block for the last token only.
+"""The forward pass of models/gpt2.py, faster: fused attention, fast dropout, the last block for the last token only.
 
 It is written against the attribute names of the course's contract alone, so it runs the weights of any GPT2Model.
 """

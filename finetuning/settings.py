@@ -74,13 +74,13 @@ class Settings:
     """last-linear-layer: the backbone is frozen and runs once; full-model: everything is trained."""
     model: str | None = None
     """GPT-2 weights: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any GPT-2 on the Hugging Face hub, or a local folder
-    such as models/gpt2-tiny. Default: gpt2."""
+    such as models/gpt2-tiny. Default: gpt2 (gpt2-tiny with --quick)."""
     revision: str | None = None
     """Commit or tag of the hub model."""
     random_backbone: bool = False
     """Start from random weights of the model's shape: what the pretraining is worth."""
     seed: int = 11711
-    """Seeds every task by itself: the same seed gives the same predictions."""
+    """Each task starts from this seed: the same seed gives the same predictions."""
     epochs: int | None = None
     """Passes over the training file. Default: 10 (gpt2-tiny: measured for each task)."""
     batch_size: int | None = None
@@ -96,7 +96,7 @@ class Settings:
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
     max_grad_norm: float | None = None
-    """Scale gradients down to this norm where they are larger. Default: never."""
+    """Clip the norm of the gradient to this value. Default: no clipping."""
     hidden_dropout_prob: float | None = None
     """Dropout before the linear head. Default: 0.3 (gpt2-tiny: measured)."""
     backbone_dropout: float | None = None
@@ -114,7 +114,7 @@ class Settings:
     skip_rule: tuple[str, ...] = ()
     """Rules of the reader to switch off, by name (see data/rules.py)."""
     engine: Literal["auto", "off"] = "auto"
-    """auto: compute the same sooner, where the engine agrees with your five files; off: always run these files."""
+    """auto: run a faster version of your five files where it gives the same results; off: always run the files."""
     accumulate: int = 1
     """Run each batch in N parts, one after another: the same step in less memory."""
     gradient_checkpointing: bool = False
@@ -126,7 +126,7 @@ class Settings:
     use_gpu: bool = False
     """The course's flag: the same as --device cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; auto is bfloat16 on a CUDA device that has it, else float32."""
+    """Number format of the matrix products; auto is bfloat16 on a CUDA device that has it, else float32."""
     deterministic: bool = False
     """Ask PyTorch for kernels that repeat bit for bit on CUDA too."""
     out: Path = Path("runs")

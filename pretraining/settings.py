@@ -70,7 +70,7 @@ class Settings:
     beta2: float = 0.95
     """AdamW's decay of the second moment."""
     max_grad_norm: float = 1.0
-    """Scale gradients down to this norm where they are larger."""
+    """Clip the norm of the gradient to this value."""
     dropout: float = 0.0
     """While pretraining; the saved model carries GPT-2's usual 0.1 for fine-tuning."""
     eval_every: int = 1000
@@ -82,9 +82,9 @@ class Settings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; bfloat16 is much faster on GPUs and on CPUs that multiply in it: AMX or AVX-512 BF16."""
+    """Number format of the matrix products; bfloat16 is much faster on GPUs and on CPUs that multiply in it: AMX or AVX-512 BF16."""
     engine: Literal["auto", "off"] = "auto"
-    """auto: compute the same sooner, where the engine agrees with your files; off: always run these files."""
+    """auto: run a faster version of your files where it gives the same results; off: always run the files."""
     resume: bool = False
     """Resume an interrupted run of the same settings."""
     save_minutes: float = 10.0

@@ -82,7 +82,8 @@ class Settings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the matrix products; bfloat16 is much faster on GPUs and on CPUs that multiply in it: AMX or AVX-512 BF16."""
+    """Number format of the matrix products; bfloat16 is much faster on GPUs, and on CPUs that multiply in it: those
+    with AMX or AVX-512 BF16."""
     engine: Literal["auto", "off"] = "auto"
     """auto: run a faster version of your files where it gives the same results; off: always run the files."""
     resume: bool = False

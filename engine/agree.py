@@ -49,6 +49,19 @@ class Agreement:
         return f"{self.file} differs by {self.difference:.2g} ({self.condition}): your code runs, slower"
 
 
+def check(gpt: nn.Module, num_heads: int, vocab_size: int, definition: type[torch.optim.Optimizer],
+          logits: bool = False) -> tuple[Agreement, Agreement | None]:
+    """Compare the engine with a small GPT-2 and with an AdamW, on the GPT-2's device, and print how that went.
+
+    Returns both agreements; None for AdamW on a device that PyTorch's fused kernel is not used on.
+    """
+    device = next(gpt.parameters()).device
+    gpt2 = check_gpt2(gpt, num_heads, vocab_size, logits)
+    adamw = check_adamw(definition, device) if device.type in ("cpu", "cuda") else None
+    report(*(agreement for agreement in (gpt2, adamw) if agreement is not None))
+    return gpt2, adamw
+
+
 def check_gpt2(gpt: nn.Module, num_heads: int, vocab_size: int, logits: bool = False) -> Agreement:
     """Compare FastGPT2 with gpt(input_ids, attention_mask), a small model; its weights are overwritten.
 

@@ -51,9 +51,7 @@ class Engine:
             print("engine: off, your code runs")
             return cls()
         small = GPT2Model(SMALL).to(machine.device)
-        gpt2 = agree.check_gpt2(small, SMALL.num_attention_heads, SMALL.vocab_size)
-        adamw = agree.check_adamw(AdamW, machine.device) if machine.device.type in ("cpu", "cuda") else None
-        agree.report(*(agreement for agreement in (gpt2, adamw) if agreement is not None))
+        gpt2, adamw = agree.check(small, SMALL.num_attention_heads, SMALL.vocab_size, AdamW)
         if settings.shard:
             print("engine: not used with --shard, your code runs")
         return cls(gpt2, adamw, settings.shard)

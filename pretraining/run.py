@@ -133,9 +133,7 @@ def choose_engine(settings: Settings, machine: Machine) -> tuple[agree.Agreement
         return None, AdamW
     small = GPT2Model(GPT2Config(vocab_size=50, max_position_embeddings=16, hidden_size=24, num_hidden_layers=3,
                                  num_attention_heads=3)).to(machine.device)
-    gpt2 = agree.check_gpt2(small, 3, 50, logits=True)
-    adamw = agree.check_adamw(AdamW, machine.device) if machine.device.type in ("cpu", "cuda") else None
-    agree.report(*(agreement for agreement in (gpt2, adamw) if agreement is not None))
+    gpt2, adamw = agree.check(small, 3, 50, AdamW, logits=True)
     return gpt2 or None, FastAdamW if adamw else AdamW
 
 

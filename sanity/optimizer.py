@@ -23,7 +23,7 @@ class Job:
     grads: list[list[Tensor | None]]
     "For each step, a gradient for each parameter, or None."
     options: list[dict[str, Any]]
-    "For each parameter its own options: a parameter group of its own; None takes the first parameter's group."
+    "For each parameter its options; those with the same options are in one group."
     start: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:

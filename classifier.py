@@ -34,12 +34,14 @@ class GPT2SentimentClassifier(nn.Module):
         super().__init__()
         if config.fine_tune_mode not in ("last-linear-layer", "full-model"):
             raise ValueError(f"fine_tune_mode must be last-linear-layer or full-model, not {config.fine_tune_mode!r}")
+        # BEGIN SOLUTION
         self.frozen = config.fine_tune_mode == "last-linear-layer"
         self.gpt = GPT2Model.from_pretrained("gpt2")
         self.gpt.requires_grad_(not self.frozen)
         self.head = nn.Sequential(nn.Dropout(config.hidden_dropout_prob),
                                   nn.Linear(config.hidden_size, config.num_labels))
         self.train()
+        # END SOLUTION
 
     def train(self, mode: bool = True) -> "GPT2SentimentClassifier":
         """nn.Module.train, except that a frozen GPT-2 stays in eval mode."""
@@ -50,7 +52,9 @@ class GPT2SentimentClassifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask [B, T] -> logits [B, num_labels]"""
+        # BEGIN SOLUTION
         return self.head(self.gpt(input_ids, attention_mask)["last_token"])
+        # END SOLUTION
 
 
 if __name__ == "__main__":

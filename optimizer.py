@@ -80,6 +80,7 @@ class AdamW(torch.optim.Optimizer):
                 if p.grad.is_sparse:
                     raise RuntimeError("AdamW takes no sparse gradients")
 
+                # BEGIN SOLUTION
                 # Each parameter counts its own steps.
                 state = self.state[p]
                 if not state:
@@ -103,4 +104,5 @@ class AdamW(torch.optim.Optimizer):
                 # factor is a multiple of 6e-8, which is coarse beside 1e-5 * 0.01.
                 if group["weight_decay"]:
                     p.add_(p, alpha=-lr * group["weight_decay"])
+                # END SOLUTION
         return loss

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common import cli
 
+HANDOUT = "docs/assignment.md, section 1"
 REFERENCE = Path(__file__).resolve().with_name("optimizer_test.npy")
 
 
@@ -43,13 +44,22 @@ def main() -> int:
     import numpy as np
     import torch
 
-    from common.student_files import explain_student_errors
+    from common.errors import UserError
+    from common.student_files import describe
 
     reference = torch.from_numpy(np.load(REFERENCE))
-    with explain_student_errors():
+    try:
         from optimizer import AdamW
 
         actual = test_optimizer(AdamW)
+    except ZeroDivisionError:  # the checks below know why
+        actual = torch.full_like(reference, torch.nan)
+    except Exception as error:
+        where, line, what = describe(error)
+        if where != "optimizer.py":
+            raise
+        do = "Write" if isinstance(error, NotImplementedError) else "Mend"
+        raise UserError(f"{where}:{line}: {what}\n{do} it ({HANDOUT}), then run this again") from error
 
     from sanity import optimizer
     from sanity.checks import run
@@ -57,9 +67,10 @@ def main() -> int:
     good = torch.allclose(actual, reference, rtol=1e-4, atol=1e-6)  # not for NaN
     print(f"reference:\n{reference.numpy()}\nactual:\n{actual.numpy()}")
     print(f"largest difference: {(actual - reference).abs().max().item():.1e} (at most 1e-6 + 1e-4 of each number)")
-    results = run("step by step, in float64", optimizer.CHECKS, AdamW, first_decides=True)
+    results = run("step by step, in float64: the largest difference from the formulas", optimizer.CHECKS, AdamW,
+                  first_decides=True)
     good = good and all(result.passed for result in results)
-    print("\nOptimizer test passed!" if good else "\nOptimizer test FAILED")
+    print("\nOptimizer test passed!" if good else f"\nOptimizer test FAILED: mend the first failure ({HANDOUT})")
     return 0 if good else 1
 
 

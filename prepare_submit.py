@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from common import cli
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import write_atomic
+from common.terminal import say
 from submission import manifest
 from submission.manifest import Finding, Part
 from submission.predictions import advise, check_predictions, read_data
@@ -116,7 +117,7 @@ def left_out(root: Path, packed: Iterable[str]) -> list[str]:
     folders = {PurePosixPath(file).parent for file in (*manifest.SOURCES, "predictions/*")}
     names = {path.relative_to(root).as_posix() for folder in folders for path in (root / folder).glob("*")
              if not path.is_dir()} - set(packed)
-    return sorted(name.encode("ascii", "backslashreplace").decode() for name in names)  # printable anywhere
+    return sorted(one_line(name).encode("ascii", "backslashreplace").decode() for name in names)  # printable anywhere
 
 
 def pack(submission: Submission) -> bytes:
@@ -156,7 +157,7 @@ def output_path(root: Path, out: str | None, student: str | None) -> Path:
 def tell(submission: Submission, skipped: list[str], path: Path, digest: str | None) -> None:
     """Print the report for people."""
     claimed = ", ".join(part.name for part in submission.parts)
-    print(f"{len(submission.files)} files read. Claimed: the code, and {claimed or 'no predictions'}.")
+    say(f"{len(submission.files)} files read. Claimed: the code, and {claimed or 'no predictions'}.")
     fixes = dict.fromkeys(finding.fix for finding in submission.problems if finding.fix)
     for title, lines in (
         (f"Problems ({len(submission.problems)}):", submission.problems),
@@ -164,19 +165,21 @@ def tell(submission: Submission, skipped: list[str], path: Path, digest: str | N
         ("Advice (it blocks nothing):", submission.advice),
     ):
         if lines:
-            print("", title, *(f"  {line}" for line in lines), sep="\n")
+            say("\n".join(["", title, *(f"  {line}" for line in lines)]))
     if skipped:
-        print(f"\nOther files here stay out, as they should ({len(skipped)}):")
-        print(textwrap.fill(", ".join(skipped), 100, initial_indent="  ", subsequent_indent="  "))
+        say(f"\nOther files here stay out, as they should ({len(skipped)}):")
+        say(textwrap.fill(", ".join(skipped), 79, initial_indent="  ", subsequent_indent="  "))
     if any("-sample-" in file for file in skipped):
-        print("\nPredictions for the bundled samples (classifier.py --quick) are practice.\n"
+        say("\nPredictions for the bundled samples (classifier.py --quick) are practice.\n"
               "A course submission needs those for the course's own data: ./setup.sh -m data.download")
     if digest:
-        print(f"\nWrote {path}\nsha256 {digest}")
-        print("Your code was read, not run. To run it against known answers: ./setup.sh sanity_check.py")
+        say(f"\nWrote {path}\nsha256 {digest}")
+        say("Your code was read, not run. To run it against known answers: ./setup.sh sanity_check.py")
     else:
         kept = f" The {path} that is there is from an earlier run." if path.exists() else ""
-        print(f"\nNo zip was written.{kept}")
+        say(f"\nNo zip was written.{kept}")
+        if all(finding.unfinished for finding in submission.problems):
+            say("To hand in what is done all the same: the same command with --unfinished")
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
@@ -184,6 +187,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parts = list(manifest.PARTS)
     parser.add_argument("--parts", nargs="*", metavar="PART", choices=parts, default=parts,
                         help=f"the parts you claim, of {', '.join(parts)} (default: all)")
+    parser.add_argument("--unfinished", action="store_true", help="pack code with holes, too: they cost their points")
     parser.add_argument("--id", metavar="ID", help="name the zip submission-ID.zip")
     parser.add_argument("--out", metavar="FILE", help="the zip (default: submission.zip, beside this script)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -191,6 +195,9 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
     path = output_path(root, args.out, args.id)
     submission = inspect(root, [part for name, part in manifest.PARTS.items() if name in args.parts])
+    if args.unfinished:
+        submission.advice[:0] = [finding for finding in submission.problems if finding.unfinished]
+        submission.problems = [finding for finding in submission.problems if not finding.unfinished]
     skipped, digest = left_out(root, submission.files), None
     if not submission.problems:
         content = pack(submission)

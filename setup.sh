@@ -43,6 +43,7 @@ esac
 venv=$root/.venv
 python=$venv/bin/python
 stamp=$venv/.setup  # if it exists, setup.sh made .venv; if it equals finished_stamp, the installation is complete
+unfinished=unfinished  # the stamp until then
 
 finished_stamp() {  # prints a text that changes if the checkout moves, or python or the requirements change
     local version
@@ -50,8 +51,13 @@ finished_stamp() {  # prints a text that changes if the checkout moves, or pytho
     printf '%s\n%s\n%s\n' "$root" "${version%.*}" "$(<"$root/requirements.txt")"
 }
 
+without_comments() {  # of requirements.txt, and blank lines: they change nothing that is installed
+    sed -e 's/^[[:space:]]*#.*//' -e 's/[[:space:]]#.*//' -e 's/[[:space:]]*$//' -e '/^$/d'
+}
+
 ready() {
-    [ -f "$stamp" ] && [ -x "$python" ] && [ "$(<"$stamp")" = "$(finished_stamp)" ]
+    [ -f "$stamp" ] && [ -x "$python" ] &&
+        [ "$(without_comments <"$stamp")" = "$(finished_stamp | without_comments)" ]
 }
 
 find_python() {  # sets base to the first interpreter that is new enough and can make environments
@@ -85,28 +91,57 @@ except OSError as error:
 '
 }
 
-make_venv() {  # starts from nothing, because an interrupted pip leaves packages that only look installed
+complete() {  # whether environment $1 was installed to its end, for whatever place and requirements
+    [ -f "$1/.setup" ] && [ "$(<"$1/.setup")" != "$unfinished" ] && [ -x "$1/bin/python" ]
+}
+
+discard_venv() {  # moves it away first: an interrupted deletion could leave .venv without its stamp
+    rm -rf "$venv.discarded"
+    [ ! -e "$venv" ] || mv "$venv" "$venv.discarded"
+    rm -rf "$venv.discarded"
+}
+
+put_back() {  # the earlier environment, if a new one was begun and did not become complete
+    if complete "$venv.old" && { [ ! -e "$venv" ] || [ -f "$stamp" ]; } && ! complete "$venv"; then
+        discard_venv
+        mv "$venv.old" "$venv"
+    fi
+}
+
+give_up() {
+    local kept="./setup.sh starts afresh next time"
+    put_back
+    if complete "$venv"; then kept="the earlier .venv is back, and $python runs as before"; fi
+    die "$* (see above); $kept"
+}
+
+make_venv() {  # in its final place, as an environment cannot be moved; an earlier one waits beside it until that is done
     if [ -e "$venv" ] && ! rmdir "$venv" 2>/dev/null; then
         [ -f "$stamp" ] || die "$venv was not made by setup.sh: delete it or move it away, then start again"
-        rm -rf "$venv.old"
-        mv "$venv" "$venv.old"  # in one step: an interrupted deletion could leave .venv without its stamp
+        if complete "$venv"; then
+            rm -rf "$venv.old"
+            mv "$venv" "$venv.old"
+        else
+            discard_venv  # an interrupted pip leaves packages that only look installed
+        fi
     fi
-    rm -rf "$venv.old"
     echo "setup.sh: installing requirements.txt into .venv with $("$base" -V) (once, a few minutes)" >&2
-    { mkdir "$venv" && echo unfinished >"$stamp"; } 2>/dev/null || die "cannot write in $root"
-    "$base" -m venv "$venv" </dev/null >&2 || die "$base -m venv failed (see above)"
+    { mkdir "$venv" && echo "$unfinished" >"$stamp"; } 2>/dev/null || give_up "cannot write in $root"
+    "$base" -m venv "$venv" </dev/null >&2 || give_up "$base -m venv failed"
     local quiet=--quiet
     if [ -t 2 ]; then quiet=; fi
     # PIP_USER=0, because pip refuses an environment if the user's settings say "user = true". Other settings hold.
     PIP_USER=0 "$python" -m pip install --disable-pip-version-check $quiet -r "$root/requirements.txt" </dev/null >&2 ||
-        die "pip could not install requirements.txt (see above); ./setup.sh starts afresh next time"
+        give_up "pip could not install requirements.txt"
     finished_stamp >"$stamp.new"
     mv "$stamp.new" "$stamp"
+    rm -rf "$venv.old"
 }
 
 install() {
     find_python
     lock
+    put_back  # after a setup.sh that was killed
     ready || make_venv  # ready: another setup.sh finished while this one waited
     exec 9>&-
 }
@@ -124,7 +159,7 @@ ready || install
 if [ $# -eq 0 ]; then
     echo "Ready: $("$python" -V) in $venv. Next:"
     echo '  ./setup.sh classifier.py --quick    train and evaluate on the bundled samples, nothing is downloaded'
-    echo '  ./setup.sh -m pytest                run the tests'
+    echo '  ./setup.sh sanity_check.py          check the five files'
     exit 0
 fi
 
@@ -133,6 +168,11 @@ case $1 in
         case $(pwd -P)/ in
             "$root"/*) ;;
             *) if [ "${2-}" = pytest ]; then cd "$root"; fi ;;
+        esac
+        # -P: no module of the current folder hides an installed one of its name. Python 3.10 does not know it.
+        case $(<"$stamp") in
+            *$'\n'"Python 3.10"*) ;;
+            *) set -- -P "$@" ;;
         esac
         ;;
     -* | /* | ./* | ../*) ;;
@@ -146,4 +186,9 @@ case $1 in
 esac
 # course/ has the modules that files written on the course's starter import: config, utils.
 export PYTHONPATH="$root:$root/course${PYTHONPATH:+:$PYTHONPATH}"
+# Ctrl-C in the first hundredth of a second would end in a traceback of Python's. A script whose first import is our
+# settings gets it held back until common/interrupts.py can answer it. GNU's env can do that.
+if grep -qsE '^from (finetuning|pretraining)\.settings import' -- "$1" && env --block-signal=INT true 2>/dev/null; then
+    exec env --block-signal=INT "$python" "$@"
+fi
 exec "$python" "$@"

@@ -8,6 +8,7 @@ repeated, so an interrupted command goes on where it stopped. Accuracies are on 
 chosen on dev.
 """
 
+import hashlib
 import json
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from common.files import sha256_file, write_atomic
 from data.tasks import TASKS
 from finetuning import settings as classifier
 from finetuning.recipes import Recipe
+from models.hub import LIKE
 
 ROOT = classifier.REPOSITORY
 PAGES = (ROOT / "README.md", ROOT / "models" / "gpt2-tiny" / "README.md")
@@ -88,7 +90,11 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
 
 def source(model: Path, backbone: str) -> str:
     """Return the SHA-256 of what decides the backbone: its weights, or only its shape where they are random."""
-    return sha256_file(model / ("model.safetensors" if backbone == "pretrained" else "config.json"))
+    if backbone == "pretrained":
+        return sha256_file(model / "model.safetensors")
+    shape = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    shape.pop(LIKE, None)  # only says which settings suit the weights
+    return hashlib.sha256((json.dumps(shape, indent=2) + "\n").encode()).hexdigest()
 
 
 def read_results(path: Path, model: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import shlex
+import signal
 import sys
 import textwrap
 import types
@@ -19,12 +20,17 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from common.errors import Stopped, UserError, printable
+from common import interrupts
+from common.errors import Stopped, UserError, one_line, quoted
+from common.terminal import say, surviving_output
 
 T = TypeVar("T")
 
+LEAST_ADDRESS_SPACE = 1500 << 20  # bytes; with 1000 MB the smallest run fails
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+EXIT_BROKEN_PIPE = 128 + 13  # and SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,14 +40,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """Parse the words, with hyphens for underscores in flags before a `--`."""
+        """Parse the words, with hyphens for underscores in flags before a `--`. A line break in one is an error."""
         words = list(sys.argv[1:] if args is None else args)
+        for word in words:
+            if len(word.splitlines()) > 1:  # in a message it would begin a line that looks like one of ours
+                self.error(f"a line break in {quoted(word)}")
         end = words.index("--") if "--" in words else len(words)
         return super().parse_known_args([_hyphenated(word) for word in words[:end]] + words[end:], namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line on what is wrong; argparse would print every flag."""
-        self.exit(EXIT_USER_ERROR, f"error: {printable(message)}\nSee --help for every flag\n")
+        self.exit(EXIT_USER_ERROR, f"error: {one_line(message)}\nSee --help for every flag\n")
 
 
 def add_arguments(parser: Parser, settings: type) -> None:
@@ -50,8 +59,9 @@ def add_arguments(parser: Parser, settings: type) -> None:
     Field `page_width` becomes `--page-width` (and `--page_width`). Its help is the string literal that follows the
     field in the class body, with the default added. A field without a default is a required flag.
 
-    int, float, str, Path and X | None take one value, tuple[X, ...] takes one or more, Literal[...] one of these. bool
-    makes two flags without a value, `--x` and `--no-x`. Another type is a bug of ours: a TypeError.
+    int, float, str, Path and X | None take one value, tuple[X, ...] takes one or more, Literal[...] one of these, and
+    float | Literal[...] a number or one of these. bool makes two flags without a value, `--x` and `--no-x`. Another
+    type is a bug of ours: a TypeError.
     """
     if not isinstance(parser, Parser):
         raise TypeError("add_arguments needs a common.cli.Parser, which knows both spellings of a flag")
@@ -107,21 +117,23 @@ def field_help(settings: type) -> dict[str, str]:
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main`, and end the process with its exit status, or as `attempt` does if it fails."""
-    sys.exit(attempt(main) or 0)
+    def interruptible() -> int | None:
+        interrupts.swap(interrupts.end, signal.default_int_handler)  # from here on there is something to clear up
+        return main()
+
+    sys.exit(attempt(interruptible) or 0)
 
 
-def hush_interrupts() -> None:
-    """Make Ctrl-C end the process without a traceback outside `run`, too: while PyTorch is imported, for seconds."""
-    usual = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            usual(kind, error, trace)
-            return
-        print("interrupted", file=sys.stderr, flush=True)
-        os._exit(EXIT_INTERRUPTED)
-
-    sys.excepthook = hook
+def require_address_space() -> None:
+    """Raise UserError under a `ulimit -v` in which PyTorch and SciPy hang or crash while they are loaded."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise UserError(f"this process may use only {limit >> 20} MB of address space (ulimit -v); "
+                        f"loading PyTorch takes {LEAST_ADDRESS_SPACE >> 20}")
 
 
 @contextlib.contextmanager
@@ -154,26 +166,26 @@ def attempt(function: Callable[[], T]) -> T:
     """Return function(), or print its error without a traceback and end the process.
 
     The exit status is 2 for a UserError, its own for Stopped, 130 for Ctrl-C, and 141, without a message, if the reader
-    of our output went away (`... | head`). Bugs keep their traceback.
+    of our output went away (`... | head`). Output that cannot be written is dropped: the function runs to its end. Bugs
+    keep their traceback.
     """
-    try:
-        result = function()
-        sys.stdout.flush()  # here, where a broken pipe can still be caught
-        return result
-    except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        status = EXIT_USER_ERROR
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        status = stopped.exit_status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + 13  # as a shell reports SIGPIPE
-    sys.exit(status)
+    with surviving_output() as output:
+        try:
+            result = function()
+            output.require_whole()
+            return result
+        except UserError as error:
+            say(f"error: {error}", error=True)
+            status = EXIT_USER_ERROR
+        except Stopped as stopped:
+            say(str(stopped), error=True)
+            status = stopped.exit_status
+        except KeyboardInterrupt:
+            say("interrupted", error=True)
+            status = EXIT_INTERRUPTED
+        except BrokenPipeError:
+            status = EXIT_BROKEN_PIPE
+        sys.exit(status)
 
 
 def progress(work: Iterable[Any] | int, desc: str, unit: str = "it") -> Any:
@@ -199,8 +211,12 @@ def _hyphenated(word: str) -> str:
 def _value(hint: Any, flag: str) -> dict[str, Any]:
     """Return argparse's keywords for a flag with values of type `hint`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType) and len(inner) == 2 and inner[1] is type(None):
-        return _value(inner[0], flag)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [kind for kind in inner if kind is not type(None)]
+        if len(kinds) == 1 < len(inner):
+            return _value(kinds[0], flag)
+        if len(kinds) == 2 and kinds[0] is float and typing.get_origin(kinds[1]) is typing.Literal:
+            return _number_or_word(typing.get_args(kinds[1]))
     if origin is typing.Literal:
         return {"choices": inner, "type": type(inner[0])}
     if origin is tuple and inner[1:] == (...,):
@@ -208,3 +224,15 @@ def _value(hint: Any, flag: str) -> dict[str, Any]:
     if isinstance(hint, type) and (hint in (int, float, str) or issubclass(hint, os.PathLike)):
         return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, flag[2:].split("-")[-1].upper())}
     raise TypeError(f"{flag}: no flag can be made from the type {hint}")
+
+
+def _number_or_word(words: Sequence[str]) -> dict[str, Any]:
+    """Return argparse's keywords for a flag that takes a float or one of some words."""
+    def parse(text: str) -> float | str:
+        try:
+            return text if text in words else float(text)
+        except ValueError:
+            wanted = " or ".join(["a number", *words])
+            raise argparse.ArgumentTypeError(f"{wanted} is wanted, not {quoted(text)}") from None
+
+    return {"type": parse, "metavar": "|".join(["X", *words])}

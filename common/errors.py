@@ -25,8 +25,10 @@ def quoted(value: object, limit: int = 60) -> str:
 
 def printable(message: str, limit: int = 1000) -> str:
     """Return a message that is safe for a terminal: control characters escaped, lines cut after `limit` characters."""
-    def line(text: str) -> str:
-        text = text if len(text) <= limit else text[:limit] + "..."
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "\n".join(one_line(line, limit) for line in message.split("\n"))
 
-    return "\n".join(map(line, message.split("\n")))
+
+def one_line(text: str, limit: int = 1000) -> str:
+    """Return a text from outside for the middle of a message: as printable does, with line breaks escaped, too."""
+    text = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from common.errors import Stopped, UserError
+from common.terminal import say, surviving_output
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = {"optimizer.py": "optimizer_test.py", "modules/attention.py": "sanity_check.py",
@@ -50,7 +51,8 @@ def explain_import_errors() -> None:
         if file not in CHECKS:
             usual(kind, error, trace)
             return
-        print(f"error: {file}:{line}: {what}\nCheck it: ./setup.sh {CHECKS[file]}", file=sys.stderr, flush=True)
+        with surviving_output():
+            say(f"error: {file}:{line}: {what}\nCheck it: ./setup.sh {CHECKS[file]}", error=True)
         os._exit(2)
 
     sys.excepthook = hook

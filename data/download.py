@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from common import cli
 from common.errors import UserError, quoted
-from common.files import make_folder, sha256_file, write_atomic
+from common.files import make_folder, open_regular, sha256_file, write_atomic
+from common.patience import while_it_moves
 
 COMMIT = "7570cfa4385f3417298573c770df5ddfe2d97f89"
 BASE_URL = f"https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/{COMMIT}/data/"
 DATA_FOLDER = Path(__file__).resolve().parent
+PATIENCE = 60  # seconds for at least common.patience.LEAST bytes
 
 
 class Pin(NamedTuple):
@@ -72,7 +74,7 @@ def main() -> None:
 def read(path: Path) -> bytes:
     """Return the bytes of a file. UserError if it is not the course's file of that name."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = file.read(FILES[path.name].size + 1)  # one more shows that it is too long
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -87,7 +89,8 @@ def fetch(url: str) -> bytes:
     buffer = _Bounded(FILES[name].size)
     try:
         with cli.progress(FILES[name].size, name, "B") as bar:
-            pooch.HTTPDownloader(progressbar=bar)(url, buffer, None)
+            get = pooch.HTTPDownloader(progressbar=bar)
+            while_it_moves(lambda: get(url, buffer, None), buffer.tell, PATIENCE)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; senseless URLs are ValueErrors
         cause = error.args[0] if error.args else error
         raise UserError(f"cannot fetch {url}: {quoted(getattr(cause, 'reason', cause), 200)}\n"

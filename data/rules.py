@@ -14,7 +14,7 @@ from common.errors import UserError
 _BREAK_TAGS = re.compile(r" ?(?:<\s*br\s*(?:/\s*>?|>)\s*)+", re.IGNORECASE)
 
 # U+0080 to U+009F -> the Windows-1252 character with the same byte, or nothing where there is none.
-_C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 
 def unquote_again(text: str) -> str:
@@ -31,7 +31,7 @@ def unquote_again(text: str) -> str:
 
 def map_control_characters(text: str) -> str:
     r"""Undo that somebody read Windows-1252 as Latin-1: `\x96` becomes an en dash, `\x91` an opening quote mark."""
-    return text.translate(_C1)
+    return text.translate(C1)
 
 
 def drop_break_tags(text: str) -> str:

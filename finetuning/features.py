@@ -18,7 +18,8 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import read_bounded, replacing
+from common.terminal import say
 from data.batching import FeatureDataset, TextDataset, eval_order
 from data.reader import Example
 from data.tasks import Task
@@ -46,10 +47,12 @@ class Split:
 
     examples: list[Example]
     dataset: TextDataset | FeatureDataset
+    cut: int = 0
+    "Number of texts that were too long and were cut."
 
     @property
-    def labels(self) -> list[int]:
-        """One for each example; only for labelled splits."""
+    def labels(self) -> list[int | None]:
+        """One for each example; None for those of a test file without labels."""
         return [example.label for example in self.examples]
 
     @property
@@ -57,7 +60,7 @@ class Split:
         """One for each example."""
         return [example.text for example in self.examples]
 
-    def names(self, rows: list[int]) -> list[str]:
+    def names(self, rows: Sequence[int]) -> list[str]:
         """The ids of some examples."""
         return [self.examples[row].id for row in rows]
 
@@ -66,18 +69,20 @@ class Split:
         return predict(model, prediction_order(self.dataset.lengths, machine), self.dataset.collate, machine, describe)
 
 
-def read_splits(task: Task, tokenizer: Tokenizer, max_length: int) -> dict[str, Split]:
-    """Read and tokenise the files that a task has; says how many texts are longer than max_length tokens and cut."""
+def read_splits(task: Task, tokenizer: Tokenizer, max_length: int,
+                examples: dict[str, list[Example]] | None = None) -> dict[str, Split]:
+    """Tokenise a task's files, which are read unless their examples are given; says how many texts are cut.
+
+    max_length: in tokens. Labels of a test file stay out of its data set.
+    """
     splits = {}
-    for name in ("train", "dev", "test"):
-        if task.path(name) is None:
-            continue
-        examples = task.read(name)
-        encoded = tokenizer.encode([example.text for example in examples], max_length, task.lowercase)
+    for name, rows in (examples or task.load().examples).items():
+        encoded = tokenizer.encode([row.text for row in rows], max_length, task.lowercase, task.keep_end)
         if encoded.truncated:
-            print(f"{task.name} {name}: {encoded.truncated} of {len(examples)} texts cut to {max_length} tokens")
-        labels = None if name == "test" else [example.label for example in examples]
-        splits[name] = Split(examples, TextDataset(encoded.ids, labels, tokenizer.pad_id))
+            say(f"{task.name} {name}: {encoded.truncated} of {len(rows)} texts cut to "
+                f"{'their last ' * task.keep_end}{max_length} tokens")
+        labels = None if name == "test" else [row.label for row in rows]
+        splits[name] = Split(rows, TextDataset(encoded.ids, labels, tokenizer.pad_id), encoded.truncated)
     return splits
 
 
@@ -108,7 +113,7 @@ class FeatureCache:
     def read(self, path: Path) -> Tensor | None:
         """The features in a file, or None where there is none, or it is damaged or another key's."""
         try:
-            content = load(path.read_bytes())
+            content = load(read_bounded(path, 8 * CACHE_BYTES))  # the last file stays, however large
         except (OSError, SafetensorError, KeyError):  # KeyError: a type that PyTorch lacks
             return None
         features = content.get("features")

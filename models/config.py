@@ -1,6 +1,5 @@
 """The shape of a GPT-2, as one frozen dataclass."""
 
-import math
 from dataclasses import dataclass
 
 
@@ -29,13 +28,11 @@ class GPT2Config:
                      "num_attention_heads", "intermediate_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"GPT2Config.{name} must be a positive integer, not {value!r}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"GPT2Config.{name} must lie in [0, 1], not {getattr(self, name)!r}")
-        for name in ("layer_norm_eps", "initializer_range"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"GPT2Config.{name} must be a number from 0 up, not {getattr(self, name)!r}")
+                raise ValueError(f"GPT2Config.{name} must be a positive integer, not {value!r:.60}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+                raise ValueError(f"GPT2Config.{name} must be a number from 0 to 1, not {value!r:.60}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"GPT2Config.hidden_size ({self.hidden_size}) must be a multiple of "
                              f"num_attention_heads ({self.num_attention_heads})")

@@ -70,8 +70,10 @@ class GPT2Model(nn.Module):
         T, longest = input_ids.shape[1], self.pos_embedding.num_embeddings
         if T > longest:
             raise ValueError(f"a sequence of {T} tokens is too long: this model has {longest} positions; cut the text")
+        # BEGIN SOLUTION
         positions = torch.arange(T, device=input_ids.device)
         return self.embed_dropout(self.word_embedding(input_ids) + self.pos_embedding(positions))
+        # END SOLUTION
 
     def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the blocks: hidden_states [B, T, C], attention_mask [B, T] of 1 (token) and 0 (padding) -> [B, T, C].
@@ -79,6 +81,7 @@ class GPT2Model(nn.Module):
         The blocks get the mask as [B, 1, 1, T]: 0 for a token, a very large negative number for padding. The final norm
         comes later, in forward.
         """
+        # BEGIN SOLUTION
         # Added to the scores, so 0 for a token and the most negative number for padding. Not -inf: the softmax of a
         # row that sees nothing but -inf is NaN.
         padding = attention_mask[:, None, None, :] == 0  # [B, 1, 1, T]
@@ -86,6 +89,7 @@ class GPT2Model(nn.Module):
         for layer in self.gpt_layers:
             hidden_states = layer(hidden_states, mask)
         return hidden_states
+        # END SOLUTION
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, T] -> {'last_hidden_state': [B, T, C], 'last_token': [B, C]}.
@@ -101,6 +105,7 @@ class GPT2Model(nn.Module):
             rows = (attention_mask[:, 0] == 0).nonzero().flatten().tolist()
             raise ValueError(f"rows {rows} of attention_mask start with padding: pad on the right, and give "
                              "every row at least one token")
+        # BEGIN SOLUTION
         hidden_states = self.final_layer_norm(self.encode(self.embed(input_ids), attention_mask))
 
         # The largest position whose mask is not 0. In a mask with holes, sum - 1 would be too small.
@@ -108,7 +113,10 @@ class GPT2Model(nn.Module):
         last = (attention_mask.ne(0) * torch.arange(T, device=input_ids.device)).argmax(dim=1)  # [B]
         last_token = hidden_states[torch.arange(B, device=input_ids.device), last]
         return {"last_hidden_state": hidden_states, "last_token": last_token}
+        # END SOLUTION
 
     def hidden_state_to_token(self, hidden_state: Tensor) -> Tensor:
         """[..., C] -> logits [..., V]: the output layer shares the token embedding's weights."""
+        # BEGIN SOLUTION
         return hidden_state @ self.word_embedding.weight.T
+        # END SOLUTION

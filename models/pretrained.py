@@ -7,7 +7,7 @@ every parameter is filled, and nothing is left over. Nothing is unpickled.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from common.errors import quoted
-from common.files import make_folder, replacing, write_atomic
+from common.files import make_folder, read_bounded, replacing, write_atomic
 from models.config import GPT2Config
-from models.hub import CONFIG, WEIGHTS, PretrainedError, find_tensors, opened, read_json, resolve, some  # noqa: F401
+from models.hub import (  # noqa: F401
+    CONFIG,
+    LARGEST_JSON,
+    LIKE,
+    WEIGHTS,
+    PretrainedError,
+    find_tensors,
+    opened,
+    read_json,
+    resolve,
+    some,
+)
 
 STATED = {  # name in config.json: our name; a checkpoint must state these
     "vocab_size": "vocab_size",
@@ -43,7 +54,7 @@ ARITHMETIC = {  # settings that change the arithmetic, each with the values impl
     "scale_attn_by_inverse_layer_idx": (False,),
     "reorder_and_upcast_attn": (False, True),  # the same numbers in another order
     "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
+    "tie_word_embeddings": (True, False),  # an output layer of its own is a head: see models/heads.py
     "pruned_heads": (None, {}),
     "quantization_config": (None,),
 }
@@ -103,7 +114,10 @@ def read_config(folder: str | os.PathLike) -> GPT2Config:
     try:
         return GPT2Config(**fields)
     except (TypeError, ValueError) as error:
-        raise PretrainedError(f"{path}: {error}") from error
+        message = str(error).replace("GPT2Config.", "")
+        for theirs, ours in {**STATED, **OPTIONAL}.items():  # the names in the file
+            message = message.replace(ours, theirs)
+        raise PretrainedError(f"{path}: {message}") from error
 
 
 class without_init(TorchFunctionMode):
@@ -119,22 +133,26 @@ class without_init(TorchFunctionMode):
 def check_weights(folder: str | os.PathLike, config: GPT2Config) -> dict[str, tuple[Path, str]]:
     """Check that a checkpoint holds exactly the model that `config` describes; reads only the headers of its files.
 
-    Returns, for each tensor's name without prefix, the file that holds it and its name there. Raises PretrainedError.
+    Returns, for each tensor's name without prefix, the file that holds it and its name there; leaves out those of a
+    head. Raises PretrainedError.
     """
     shapes = {entry.theirs: entry.shape for entry in table(config)}
     files = find_tensors(Path(folder))
     prefix = "" if "wte.weight" in files else "transformer."
-    tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()}
+    tensors = {key.removeprefix(prefix): (path, key) for key, path in files.items()
+               if key.startswith(prefix) and key != OUTPUT_LAYER}  # what has no prefix is a head's
+    if "gpt.word_embedding.weight" in files:
+        raise PretrainedError(f"{folder} holds a classifier as classifier.py keeps it; export.py makes a folder of it "
+                              "that can be read here")
     if missing := [name for name in shapes if name not in tensors]:
         raise PretrainedError(f"the weights in {folder} lack {some(missing)}, which {CONFIG} promises")
 
-    # Old checkpoints also store the causal mask; some with an output layer store the tied embedding twice.
+    # Old checkpoints also store the causal mask.
     masks = {f"h.{i}.attn.{name}" for i in range(config.num_hidden_layers) for name in ("bias", "masked_bias")}
-    if unexpected := sorted(tensors.keys() - shapes.keys() - masks - {OUTPUT_LAYER}):
+    if unexpected := sorted(tensors.keys() - shapes.keys() - masks):
         raise PretrainedError(f"the weights in {folder} hold {some(unexpected)}, unknown to the GPT-2 that "
                               f"{CONFIG} describes")
 
-    shapes[OUTPUT_LAYER] = shapes["wte.weight"]
     for path in sorted(set(files.values())):
         with opened(path) as file:
             for name in [name for name in shapes if name in tensors and tensors[name][0] == path]:
@@ -184,16 +202,6 @@ def load_weights(model: nn.Module, folder: str | os.PathLike, config: GPT2Config
         for entry in entries:
             _fill([parameters[name] for name in entry.ours], entry, *tensors[entry.theirs])
 
-    # An output layer that is stored must be the token embedding, which this GPT-2 uses instead.
-    if OUTPUT_LAYER in tensors:
-        path, key = tensors[OUTPUT_LAYER]
-        with opened(path) as file:
-            tensor = file.get_tensor(key)
-        embedding = parameters["word_embedding.weight"]
-        if not torch.equal(tensor.to(embedding.dtype), embedding):
-            raise PretrainedError(f"{path}: {key} differs from the token embedding; a GPT-2 with an output layer "
-                                  "of its own cannot be read")
-
 
 def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
     """Copy one tensor of a file into the parameters that it holds."""
@@ -213,25 +221,20 @@ def _fill(parameters: list[Tensor], entry: Entry, path: Path, key: str) -> None:
 
 
 def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2Config | None = None,
-                    dtype: torch.dtype = torch.float32, tokenizer_file: str | os.PathLike | None = None) -> None:
+                    dtype: torch.dtype = torch.float32, tokenizer_file: str | os.PathLike | None = None,
+                    like: str | None = None) -> None:
     """Write `model`, a GPT2Model, so that `load` and Hugging Face's AutoModelForCausalLM can read it.
 
-    Writes config.json (for `config`, by default model.config), and model.safetensors in `dtype`. With
-    `tokenizer_file`, a tokenizer.json, also copies this file and writes the tokenizer_config.json that AutoTokenizer
-    needs. Each file is replaced atomically.
+    Writes config.json (for `config`, by default model.config; like: as hub.fine_tune_like reads it there), and
+    model.safetensors in `dtype`. With `tokenizer_file`, a tokenizer.json, also copies this file and writes the
+    tokenizer_config.json that AutoTokenizer needs. Each file is replaced atomically.
     """
     folder, config = Path(folder), config or model.config
     end_of_text = _write_tokenizer(folder, Path(tokenizer_file), config) if tokenizer_file else None
 
-    ours = model.state_dict()
-    tensors = {}
-    for entry in table(config):
-        tensor = torch.cat([ours[name] for name in entry.ours])
-        tensor = tensor.T if entry.transposed else tensor
-        tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()
     make_folder(folder)
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(hugging_face_tensors(model.state_dict(), config, dtype), temporary, metadata={"format": "pt"})
 
     write_atomic(folder / CONFIG, json.dumps({
         "architectures": ["GPT2LMHeadModel"],
@@ -241,8 +244,19 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike, *, config: GPT2
         **{key: values[0] for key, values in ARITHMETIC.items() if values[0] is not None},
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
+        **({LIKE: like} if like else {}),
         "dtype": str(dtype).removeprefix("torch."),
     }, indent=2) + "\n")
+
+
+def hugging_face_tensors(ours: Mapping[str, Tensor], config: GPT2Config, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return our tensors, by our names, as the tensors of a Hugging Face checkpoint, in `dtype` on the CPU."""
+    tensors = {}
+    for entry in table(config):
+        tensor = torch.cat([ours[name] for name in entry.ours])
+        tensor = tensor.T if entry.transposed else tensor
+        tensors[f"transformer.{entry.theirs}"] = tensor.to("cpu", dtype).contiguous()
+    return tensors
 
 
 def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
@@ -254,7 +268,7 @@ def _write_tokenizer(folder: Path, file: Path, config: GPT2Config) -> int:
         raise PretrainedError(f"{file} is not a tokenizer.json with one special token, the end of text") from error
     make_folder(folder)
     if file.resolve() != (folder / "tokenizer.json").resolve():
-        write_atomic(folder / "tokenizer.json", file.read_bytes())
+        write_atomic(folder / "tokenizer.json", read_bounded(file, LARGEST_JSON))
     write_atomic(folder / "tokenizer_config.json", json.dumps({
         "tokenizer_class": "PreTrainedTokenizerFast",  # the file as it is; GPT2Tokenizer drops its normaliser
         "model_max_length": config.max_position_embeddings,

@@ -37,6 +37,7 @@ class CausalSelfAttention(nn.Module):
 
         attention_mask is added to the scores: 0 for a token, a very large negative number for padding.
         """
+        # BEGIN SOLUTION
         query = self.split_heads(self.query(hidden_states))
         key = self.split_heads(self.key(hidden_states))
         value = self.split_heads(self.value(hidden_states))
@@ -54,3 +55,4 @@ class CausalSelfAttention(nn.Module):
 
         mixed = weights @ value  # [B, nh, T, hs]
         return mixed.transpose(1, 2).flatten(2)  # heads side by side again: [B, T, C]
+        # END SOLUTION

@@ -31,9 +31,11 @@ class GPT2Layer(nn.Module):
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         """hidden_states [B, T, C], attention_mask [B, 1, 1, T] additive -> [B, T, C]."""
+        # BEGIN SOLUTION
         x = hidden_states
         attended = self.self_attention(self.attention_layer_norm(x), attention_mask)
         x = x + self.attention_dropout(self.attention_dense(attended))
         # GPT-2's GELU is the tanh form; the exact (erf) form differs by up to 4.7e-4 and breaks parity.
         inner = F.gelu(self.interm_dense(self.out_layer_norm(x)), approximate="tanh")
         return x + self.out_dropout(self.out_dense(inner))
+        # END SOLUTION

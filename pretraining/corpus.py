@@ -5,7 +5,7 @@ A corpus may be larger than memory: documents are read one at a time, ids are me
 
 import gzip
 import hashlib
-import itertools
+import io
 import json
 import re
 import zlib
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from common.cli import progress
 from common.errors import UserError
-from common.files import replacing, write_atomic
-from data.tokenizer import END_OF_TEXT, Tokenizer
+from common.files import open_regular, read_bounded, replacing, sha256_file, write_atomic
+from common.terminal import say
+from data.tokenizer import END_OF_TEXT, Tokenizer, TokenizerError, asking_library, check_words, chunks
 
 HELD_OUT_EVERY = 500  # one document in so many is never trained on
+SHORT_TEXT = (100, 20, 5, 2)  # the same for a text so short that this would be less than a block, in turn
+LONGEST_DOCUMENT = 10_000_000  # bytes; a gzip file of 3 MB can hold a line of 3 GB
 UNRATED = 255  # a token's byte where no rating goes with it
 
 SEPARATE_WORDS = (r"[^\W_]+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # is n't, it 's: as the Penn Treebank splits
@@ -48,19 +52,34 @@ class TooFewTokens(CorpusError):
     """The text gives fewer tokens than the vocabulary asks for."""
 
 
+class TooLittleText(CorpusError):
+    """The text is too short for a block to train on and another one to validate with."""
+
+
 def documents(paths: Sequence[Path]) -> Iterator[str]:
-    """One document a line, from plain or gzip files in UTF-8; empty lines are passed over."""
+    """One document a line, from plain or gzip files in UTF-8; empty lines are passed over.
+
+    CorpusError for a file that cannot be read, and a line that is not UTF-8, too long, or holds an endless word.
+    """
     for path in paths:
+        number = 0
         try:
-            opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rb") as file:
-                for number, line in enumerate(file, start=1):  # noqa: B007 (the message below needs it)
+            with open_regular(path) as raw:
+                file = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+                while line := file.readline(LONGEST_DOCUMENT + 1):
+                    number += 1
+                    if len(line) > LONGEST_DOCUMENT:
+                        raise CorpusError(f"{path}, line {number}, has more than {LONGEST_DOCUMENT:,} bytes; "
+                                          "a line is one document: break it")
                     if text := line.decode("utf-8").strip():
+                        check_words(text)
                         yield text
         except (OSError, EOFError, zlib.error) as error:
-            raise CorpusError(f"cannot read {path}: {error}") from error
+            raise CorpusError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         except UnicodeDecodeError as error:
             raise CorpusError(f"{path}, line {number}, is not UTF-8: {error.reason}") from error
+        except TokenizerError as error:
+            raise CorpusError(f"{path}, line {number}: {error}") from error
 
 
 def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, path: Path) -> None:
@@ -78,7 +97,8 @@ def train_tokenizer(paths: Sequence[Path], vocab_size: int, sample_every: int, p
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     sample = (text for number, text in enumerate(documents(paths)) if number % sample_every == 0)
-    backend.train_from_iterator(progress(sample, "tokenizer", "document"), trainer)
+    with asking_library("cannot train a tokenizer on the text"):
+        backend.train_from_iterator(progress(sample, "tokenizer", "document"), trainer)
     if backend.get_vocab_size() < vocab_size:
         raise TooFewTokens(f"the text gives only {backend.get_vocab_size()} tokens, not {vocab_size}")
     write_atomic(path, backend.to_str(pretty=True))
@@ -167,36 +187,94 @@ def ratings_file(ids: Path) -> Path:
     return ids.with_suffix(".ratings")
 
 
-def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: bool = False) -> tuple[Path, Path]:
-    """Write the token ids of all documents to (training, held-out) files in `folder`, unless they are there.
+def encode(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, ratings: bool = False,
+           T: int = 0) -> tuple[Path, Path]:
+    """Write the token ids of all documents to (training, held-out) files in `folder`; each holds a block of T tokens.
+
+    One document in HELD_OUT_EVERY is held out; of a short text a larger share, which is said. TooLittleText where
+    no share will do. ratings: as for encode_share.
+    """
+    need = T and T + 1  # a block, and the token that follows it
+    for every in (HELD_OUT_EVERY, *(share for share in SHORT_TEXT if share < HELD_OUT_EVERY)):
+        files = encode_share(paths, tokenizer, folder, every, ratings)
+        train, held_out = (file.stat().st_size // 2 for file in files)
+        if min(train, held_out) >= need:
+            if every != HELD_OUT_EVERY:
+                say(f"the text is short: one document in {every} is held out for validation, not in {HELD_OUT_EVERY}")
+            return files
+        if train < need:
+            break
+    count = sum(int((np.fromfile(file, dtype=np.uint16) == tokenizer.pad_id).sum()) for file in files)
+    raise TooLittleText(f"{train + held_out:,} tokens in {count:,} document{'s' * (count != 1)} (a line is one) are "
+                        f"not enough for one block of {T:,} to train on and one, from other documents, to validate "
+                        f"with: each takes {need:,} tokens")
+
+
+def encode_share(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, every: int,
+                 ratings: bool) -> tuple[Path, Path]:
+    """Write the same files with one document in `every` held out, unless they are there, undamaged.
 
     ratings: take the ratings that documents state ("8/10") out of their text, and write them to files beside these.
     """
     if len(tokenizer) > 2**16:
         raise CorpusError(f"a vocabulary of {len(tokenizer)} does not fit the two bytes that an id has here")
-    sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = json.dumps([tokenizer.fingerprint, sources] + (["ratings"] if ratings else []))
+    texts = [[path.suffix == ".gz", fingerprint(path)] for path in paths]
+    key = json.dumps([tokenizer.fingerprint, ratings, every, texts])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     files = [folder / f"{name}-train.bin", folder / f"{name}-held-out.bin"]
     wanted = files + ([ratings_file(file) for file in files] if ratings else [])
-    if not all(file.exists() for file in wanted):
-        with ExitStack() as stack:
-            parts = [stack.enter_context(open(stack.enter_context(replacing(file)), "wb")) for file in wanted]
-            texts = documents(paths)
-            bar = progress(0, "encoding", "document")
-            while chunk := list(itertools.islice(texts, HELD_OUT_EVERY)):
-                stated = [None] * len(chunk)
-                if ratings:
-                    chunk, stated = zip(*map(take_out_rating, chunk), strict=True)
-                ids = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
-                for number, rows in enumerate((slice(1, None), slice(1))):
-                    tokens = (token for document in ids[rows] for token in (*document, tokenizer.pad_id))
-                    parts[number].write(np.fromiter(tokens, dtype=np.uint16).tobytes())
-                    if ratings:
-                        parts[2 + number].write(_for_each_token(stated[rows], ids[rows]))
-                bar.update(len(chunk))
-            bar.close()
+    sums = folder / f"{name}.json"
+    if not intact(wanted, sums):
+        try:
+            with ExitStack() as stack, progress(0, "encoding", "document") as bar:
+                parts = [stack.enter_context(open(stack.enter_context(replacing(file)), "wb")) for file in wanted]
+                write_documents(documents(paths), tokenizer, parts, every, ratings, bar)
+        except MemoryError as error:  # named here, or else it would be the model's
+            raise CorpusError("there is not enough memory to encode the text") from error
+        write_atomic(sums, json.dumps({file.name: sha256_file(file) for file in wanted}))
     return files[0], files[1]
+
+
+def write_documents(texts: Iterator[str], tokenizer: Tokenizer, parts: Sequence[BinaryIO], every: int, ratings: bool,
+                    bar: Any) -> None:
+    """Write documents to open files: ids to train on, ids of one in `every`, and if wanted the ratings of both."""
+    count = 0
+    for chunk in chunks(texts):
+        stated = [None] * len(chunk)
+        if ratings:
+            chunk, stated = zip(*map(take_out_rating, chunk), strict=True)
+        ids = tokenizer.encode(chunk, max_length=2**31, lowercase=False).ids
+        held_out = [(count + row) % every == 0 for row in range(len(chunk))]
+        for number in range(2):
+            rows = [row for row, held in enumerate(held_out) if held == number]
+            tokens = (token for row in rows for token in (*ids[row], tokenizer.pad_id))
+            parts[number].write(np.fromiter(tokens, dtype=np.uint16).tobytes())
+            if ratings:
+                parts[2 + number].write(_for_each_token([stated[row] for row in rows], [ids[row] for row in rows]))
+        count += len(chunk)
+        bar.update(len(chunk))
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of a text file. CorpusError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file, progress(path.stat().st_size, f"checking {path.name}", "B") as bar:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+                bar.update(len(piece))
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def intact(files: Sequence[Path], sums: Path) -> bool:
+    """Whether the files are those whose SHA-256 `sums` holds."""
+    try:
+        stored = json.loads(read_bounded(sums, 1 << 20))
+        return stored == {file.name: sha256_file(file) for file in files}
+    except (OSError, ValueError, RecursionError, UserError):
+        return False
 
 
 def take_out_rating(text: str) -> tuple[str, float | None]:

@@ -1,5 +1,7 @@
 """What a GPT-2 is pretrained on: the next token, words around it, and the rating that a review states."""
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from engine.cross_entropy import linear_cross_entropy
 from engine.gpt2 import FastGPT2
 from pretraining.corpus import Blocks
-from training.loop import Outcome
+from training.loop import Diverged, Outcome
 
 BAG_EVERY, BAG_SAMPLES = 16, 32  # the second objective asks every 16th token for 32 words around it
 COMMON = 3e-4  # a word's share of the text above which it counts less there: "the" says little about a text
@@ -101,11 +103,19 @@ def change_tokens(gpt: nn.Module, parts: Sequence[Sequence[int]]) -> None:
     gpt.word_embedding = nn.Embedding.from_pretrained(new, freeze=False)
 
 
+def perplexity(loss: float) -> float:
+    """Return e to a loss in nats a token. Diverged if that is no finite number: guessing costs about 10 nats."""
+    if not loss < math.log(sys.float_info.max):
+        raise Diverged(f"the held-out loss became {loss:g}")
+    return math.exp(loss)
+
+
 @torch.no_grad()
 def generate(model: LanguageModel, prompt: list[int], length: int, seed: int, top_p: float = 0.9) -> list[int]:
     """Continue a prompt by `length` tokens, each drawn from the smallest set that holds top_p of the probability.
 
-    model is in eval mode. Draws from a generator of its own, so that sampling never changes training.
+    model is in eval mode. Draws from a generator of its own, so that sampling never changes training. Raises Diverged
+    if a probability is NaN.
     """
     random = torch.Generator().manual_seed(seed)
     device = model.gpt.word_embedding.weight.device
@@ -114,6 +124,8 @@ def generate(model: LanguageModel, prompt: list[int], length: int, seed: int, to
         context = torch.tensor([ids[-model.gpt.pos_embedding.num_embeddings:]], device=device)
         logits = model.gpt.hidden_state_to_token(model.hidden(context)[0, -1].float()).cpu()
         p, token = logits.softmax(dim=0).sort(descending=True)
+        if not p.isfinite().all():
+            raise Diverged("the next token's probabilities became NaN")
         p[p.cumsum(dim=0) - p > top_p] = 0.0  # the token that crosses the line stays
         ids.append(int(token[torch.multinomial(p, 1, generator=random)]))
     return ids

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from torch import nn
 
 from common import cli
-from common.errors import Stopped, UserError
+from common.errors import Stopped, UserError, one_line
 from common.files import make_folder, sha256_file
 from common.student_files import explain_student_errors
+from common.terminal import say
 from data.tokenizer import Tokenizer
 from engine import agree
 from engine.adamw import FastAdamW
@@ -22,9 +22,11 @@ from engine.gpt2 import FastGPT2
 from models import pretrained
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
+from models.heads import heads
+from models.hub import fine_tune_like, some
 from optimizer import AdamW
-from pretraining.corpus import UNRATED, Corpus, TooFewTokens, encode, ratings_file, train_tokenizer
-from pretraining.objectives import LanguageModel, change_tokens, generate, pretraining
+from pretraining.corpus import UNRATED, Corpus, TooFewTokens, TooLittleText, encode, ratings_file, train_tokenizer
+from pretraining.objectives import LanguageModel, change_tokens, generate, perplexity, pretraining
 from pretraining.settings import Settings
 from training.evaluate import leaves_model_as_found
 from training.loop import Diverged, Feed, TrainState, fit
@@ -50,7 +52,7 @@ def main(settings: Settings) -> NoReturn:
 def run(settings: Settings) -> None:
     """Pretrain in the run folder."""
     keep_freed_memory()
-    with advice(settings), explain_student_errors(), RunFolder(settings.out) as folder, \
+    with advice(settings), explain_student_errors(), RunFolder(settings.out, ("tokenizer", "model")) as folder, \
             explain_out_of_memory("loading", "for the model"):
         pretrain(settings, folder)
 
@@ -58,8 +60,10 @@ def run(settings: Settings) -> None:
 def pretrain(settings: Settings, run: RunFolder) -> None:
     """Train a tokenizer, encode the text, train the model; save it after every leg."""
     machine = Machine.choose(settings.device, settings.precision)
-    tokenizer_folder = find_tokenizer(settings)
-    tokenizer = Tokenizer.load(tokenizer_folder)
+    resume = settings.resume and run.has_checkpoint()
+    if settings.resume and not resume:
+        say(f"{run.path} holds no checkpoint to resume from: starting anew", error=True)
+    tokenizer = Tokenizer.load(find_tokenizer(settings, run, new=not resume))
 
     # The model comes before the text is encoded, so that a bad --start is told at once.
     fast, optimizer_kind = choose_engine(settings, machine)
@@ -68,7 +72,8 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
 
     # Text.
     make_folder(settings.out / "ids")
-    files = encode(settings.text, tokenizer, settings.out / "ids", ratings=settings.rating_weight > 0)
+    files = encode(settings.text, tokenizer, settings.out / "ids", ratings=settings.rating_weight > 0,
+                   T=config.max_position_embeddings)
     corpus, held_out = (Corpus(file, config.max_position_embeddings) for file in files)
     if settings.rating_weight and corpus.ratings.min() == UNRATED:
         raise UserError("--rating-weight: no document of the text states a rating such as 8/10")
@@ -88,33 +93,36 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
                                betas=(0.9, settings.beta2))
     scheduler = make_scheduler(optimizer, "cosine", settings.warmup, settings.steps, settings.final_lr)
     state = TrainState()
-    print(f"{sum(p.numel() for p in model.gpt.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
-          f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
-    resume = settings.resume and run.has_checkpoint()
-    if settings.resume and not resume:
-        print(f"{run.path} holds no checkpoint to resume from: starting anew", file=sys.stderr)
+    say(f"{sum(p.numel() for p in model.gpt.parameters()):,} parameters, {len(corpus.ids):,} tokens of text, "
+        f"{settings.steps:,} steps of {settings.batch_tokens:,} tokens on {machine.device}, {machine.precision}")
     if not resume:
         run.begin({"settings": asdict(settings), "tokens of text": len(corpus.ids)})
-    session = Session(run, model, optimizer, scheduler, state, identity=identity, stop=StopSignals(),
+    end = TrainState(math.ceil(settings.steps / settings.eval_every), settings.eval_every, settings.steps)
+    session = Session(run, model, optimizer, scheduler, state, identity=identity, end=end, stop=StopSignals(),
                       save_minutes=settings.save_minutes)
     if resume:
         session.resume()
     prompt = tokenizer.encode([settings.sample], 64, lowercase=False).ids[0]
     sample = leaves_model_as_found(generate)
     usual = GPT2Config()  # fine-tuning wants GPT-2's usual dropout, whatever pretraining had
+    like = fine_tune_like(settings.start) if settings.start else None
     to_save = replace(config, hidden_dropout_prob=usual.hidden_dropout_prob,
                       attention_probs_dropout_prob=usual.attention_probs_dropout_prob)
+
+    def save_model() -> None:
+        file = find_tokenizer(settings, run, new=False) / "tokenizer.json"
+        pretrained.save_pretrained(model.gpt, settings.out / "model", config=to_save, dtype=torch.float16,
+                                   tokenizer_file=file, like=like)
 
     def after_leg() -> None:
         loss = held_out_loss(model, held_out, settings.batch_tokens, machine)
         metrics = {"step": state.step, "tokens": state.step * settings.batch_tokens, "train_loss": state.loss,
-                   "held_out_loss": loss, "held_out_perplexity": math.exp(loss)}
-        print(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
-              f"(perplexity {math.exp(loss):.1f})", flush=True)
+                   "held_out_loss": loss, "held_out_perplexity": perplexity(loss)}
+        say(f"step {state.step:,}: training loss {state.loss:.3f}, held-out loss {loss:.3f} "
+            f"(perplexity {perplexity(loss):.1f})")
         ids = sample(model, prompt, length=40, seed=settings.seed + state.step)
-        print("   ", tokenizer.decode(ids), flush=True)
-        pretrained.save_pretrained(model.gpt, settings.out / "model", config=to_save, dtype=torch.float16,
-                                   tokenizer_file=tokenizer_folder / "tokenizer.json")
+        say(f"    {one_line(tokenizer.decode(ids))}")
+        save_model()
         session.end_epoch(metrics)
 
     feed = Feed(lambda leg: leg_order(settings, corpus, leg), corpus.collate)
@@ -124,12 +132,15 @@ def pretrain(settings: Settings, run: RunFolder) -> None:
             epochs=math.ceil(settings.steps / settings.eval_every), accumulate=settings.accumulate,
             max_grad_norm=settings.max_grad_norm, after_step=session.after_step, after_epoch=after_leg,
             describe="leg")
+    if (run.path / "result.json").exists():  # finished before, so no leg has saved the model
+        save_model()
+    run.finish({"step": state.step, "train_loss": state.loss})
 
 
 def choose_engine(settings: Settings, machine: Machine) -> tuple[agree.Agreement | None, type[torch.optim.Optimizer]]:
     """Compare the engine with the definition, and print how that went; (agreement of GPT-2 or None, AdamW to use)."""
     if settings.engine == "off":
-        print("engine: off, your code runs")
+        say("engine: off, your code runs")
         return None, AdamW
     small = GPT2Model(GPT2Config(vocab_size=50, max_position_embeddings=16, hidden_size=24, num_hidden_layers=3,
                                  num_attention_heads=3)).to(machine.device)
@@ -137,14 +148,14 @@ def choose_engine(settings: Settings, machine: Machine) -> tuple[agree.Agreement
     return gpt2 or None, FastAdamW if adamw else AdamW
 
 
-def find_tokenizer(settings: Settings) -> Path:
-    """The folder of the tokenizer: given, or trained on the first run and found again on the next."""
+def find_tokenizer(settings: Settings, run: RunFolder, new: bool) -> Path:
+    """The folder of the tokenizer: given, or trained; that of a new run waits outside until the run has begun."""
     if settings.tokenizer:
         return settings.tokenizer
     if settings.start and not settings.vocab_size:
         return settings.start
-    folder = settings.out / "tokenizer"
-    if not (settings.resume and (folder / "tokenizer.json").exists()):
+    folder = (run.beginning if new else run.path) / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
         make_folder(folder)
         train_tokenizer(settings.text, settings.vocab_size or 8192, settings.tokenizer_every, folder / "tokenizer.json")
     return folder
@@ -159,6 +170,8 @@ def make_backbone(settings: Settings, tokenizer: Tokenizer) -> tuple[nn.Module, 
         return GPT2Model(config), config
 
     config = replace(pretrained.read_config(settings.start), **dropout)
+    if left := heads(settings.start):
+        say(f"{settings.start}: the backbone is taken, its head ({some(left)}) is left")
     gpt, theirs = pretrained.load(GPT2Model, settings.start, config), Tokenizer.load(settings.start)
     if config.max_position_embeddings % 4 or config.vocab_size < len(theirs):
         raise UserError(f"--start {settings.start}: its {config.max_position_embeddings} positions must be a "
@@ -218,5 +231,7 @@ def advice(settings: Settings) -> contextlib.AbstractContextManager[None]:
         OutOfMemory: less_memory,
         RunFolderError: lambda error: "Choose another folder with --out",
         Stopped: lambda error: f"resume with the same command and --resume: {cli.same_command('--resume')}",
+        TooLittleText: lambda error: "Give more text" if settings.start else
+                                     "Give more text, or a smaller --max_position_embeddings",
         TooFewTokens: lambda error: "Give more text or a smaller --vocab_size",
     })

@@ -1,5 +1,7 @@
 """Every setting of pretrain.py, with its help text."""
 
+from common import interrupts  # noqa: F401, I001 (first: from here on Ctrl-C ends a script quietly)
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,14 @@ from common.student_files import explain_import_errors
 
 def read_settings(description: str) -> "Settings":
     """Read the command line. A mistake in it ends the process with exit status 2. Imports no PyTorch."""
-    parser = cli.Parser(description=description)
-    cli.add_arguments(parser, Settings)
-    settings = cli.attempt(lambda: cli.from_arguments(Settings, parser.parse_args()))
-    cli.hush_interrupts()
+    def parse() -> Settings:
+        parser = cli.Parser(description=description)
+        cli.add_arguments(parser, Settings)
+        settings = cli.from_arguments(Settings, parser.parse_args())
+        cli.require_address_space()
+        return settings
+
+    settings = cli.attempt(parse)
     explain_import_errors()
     return settings
 
@@ -108,6 +114,11 @@ class Settings:
             raise UserError(f"--text: there is no file {missing[0]}")
         if missing := [path for path in (self.start, self.tokenizer) if path and not path.is_dir()]:
             raise UserError(f"--start and --tokenizer take folders: there is no folder {missing[0]}")
+        inside = [path for path in (self.start, self.tokenizer) if path and path.resolve().is_relative_to(
+            self.out.resolve())]
+        if inside and not self.resume:
+            raise UserError(f"{inside[0]} is part of the run in {self.out}, which moves away when a new one begins\n"
+                            "Choose another folder with --out")
 
     @property
     def steps(self) -> int:

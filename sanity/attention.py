@@ -1,6 +1,7 @@
 """Check CausalSelfAttention against PyTorch's own multi-head attention."""
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -57,13 +58,17 @@ def answer(module: nn.Module, x: Tensor, mask: Tensor, *, visible: Tensor | None
 @torch.no_grad()
 def known_answer(attention: type[nn.Module]) -> Result:
     """scores, scale, causal mask and heads: PyTorch's attention"""
-    module, (x, _) = build(attention), texts()
+    module, (x, _) = build(attention, dropout=0.5), texts()
     none, ones, hs = torch.zeros(len(x), 1, 1, T), torch.ones(T, T), C // NH
-    return compare(module(x, none), answer(module, x, none), [
+    got, again = (module(x.clone(), none.clone()) for _ in range(2))
+    if isinstance(got, Tensor) and not torch.equal(got.nan_to_num(), again.nan_to_num()):
+        return Result(math.inf, mistake=RANDOM)
+    return compare(got, answer(module, x, none), [
         ("the scores are not divided by sqrt(head size)", answer(module, x, none, scale=hs ** 0.5)),
         ("the scores are divided by the head size, not its root", answer(module, x, none, scale=hs ** -0.5)),
         ("the scores are divided by sqrt(hidden size), not sqrt(head size)",
          answer(module, x, none, scale=(hs / C) ** 0.5)),
+        ("the scores are multiplied by sqrt(head size), not divided", answer(module, x, none, scale=hs)),
         ("query and key are swapped", answer(module, x, none, order=("key", "query", "value"))),
         ("key and value are swapped", answer(module, x, none, order=("query", "value", "key"))),
         ("there is no causal mask", answer(module, x, none, visible=ones.bool())),
@@ -71,21 +76,30 @@ def known_answer(attention: type[nn.Module]) -> Result:
          answer(module, x, none, visible=ones.tril(1).bool())),
         ("the causal mask hides each token from itself", answer(module, x, none, visible=ones.tril(-1).bool())),
         ("the causal mask is transposed", answer(module, x, none, visible=ones.triu().bool())),
+        ("the causal mask hides earlier tokens; it must hide later ones",
+         answer(module, x, none, visible=ones.triu(1).bool())),
+        ("the scores of later tokens are set to 0, which still means a look; set them to -inf",
+         by_hand(module, x, hidden=0.0)),
+        ("every visible token has the same weight: are the scores multiplied by attention_mask? Add it",
+         answer(module, x, none, scale=0.0)),
         ("the heads are not split: one large head", answer(module, x, none, heads=1)),
-        ("the softmax runs over the queries (dim=-2); it belongs over the keys (dim=-1)", over_queries(module, x)),
+        ("the softmax runs over the queries (dim=-2); it belongs over the keys (dim=-1)", by_hand(module, x, dim=-2)),
         *((f"the heads are {what} by a view, which mixes tokens and heads: view as [B, T, nh, hs], then transpose",
            mixed_heads(module, x, "split" in what, "merged" in what))
           for what in ("split and merged", "split", "merged")),
+        *(("queries, keys and values are made by self.{}, self.{} and self.{}".format(*order),
+           answer(module, x, none, order=order))
+          for order in itertools.product(("query", "key", "value"), repeat=3) if order != ("query", "key", "value")),
     ])
 
 
-def over_queries(module: nn.Module, x: Tensor) -> Tensor:
-    """Return what attention gives if each column of the scores sums to 1, in place of each row."""
+def by_hand(module: nn.Module, x: Tensor, hidden: float = -math.inf, dim: int = -1) -> Tensor:
+    """Return what attention gives with another score for later tokens, or a softmax over another dimension."""
     query, key, value = (part(x).view(len(x), T, NH, -1).transpose(1, 2)
                          for part in (module.query, module.key, module.value))
     scores = query @ key.mT / math.sqrt(C // NH)
-    hidden = torch.ones(T, T).triu(1).bool()
-    return (scores.masked_fill(hidden, -math.inf).softmax(dim=-2) @ value).transpose(1, 2).reshape(x.shape)
+    later = torch.ones(T, T).triu(1).bool()
+    return (scores.masked_fill(later, hidden).softmax(dim=dim) @ value).transpose(1, 2).reshape(x.shape)
 
 
 def mixed_heads(module: nn.Module, x: Tensor, split: bool, merge: bool) -> Tensor:
@@ -104,6 +118,7 @@ def padding(attention: type[nn.Module]) -> Result:
     module, (x, mask) = build(attention), texts()
     return compare(module(x, mask), answer(module, x, mask), [
         ("attention_mask is ignored: add it to the scores", answer(module, x, torch.zeros_like(mask))),
+        ("attention_mask is subtracted from the scores: add it", answer(module, x, -mask)),
         ("attention_mask is inverted", answer(module, x, torch.where(mask == 0, HIDDEN, 0.0))),
         ("attention_mask is too weak", answer(module, x, mask.clamp(min=-1.0))),
     ])
@@ -158,7 +173,7 @@ def dropout(attention: type[nn.Module]) -> Result:
     # Scores that are all dropped weigh alike: the visible ones, or all if the masks were added before dropout.
     everything = answer(module, x, torch.zeros_like(mask), visible=torch.ones(T, T).bool(), scale=0.0)
     result = compare(dropped, torch.zeros_like(x), [
-        ("there is no dropout, or not in training", kept),
+        ("there is no dropout in training: call self.dropout", kept),
         (before, answer(module, x, mask, scale=0.0)),
         (before, answer(module, x, torch.zeros_like(mask), scale=0.0)),
         (before, everything),
@@ -174,6 +189,7 @@ def dropout(attention: type[nn.Module]) -> Result:
                                                    "result; it belongs on the weights after the softmax")
 
 
+RANDOM = "two calls in eval mode differ: is dropout active in eval mode? Use self.dropout, which drops nothing there"
 FIXED = "dropout has a probability of its own: take config.attention_probs_dropout_prob"
 
 
@@ -199,7 +215,7 @@ def repeatable(attention: type[nn.Module]) -> Result:
     if not torch.equal(x, inputs[0]) or not torch.equal(mask, inputs[1]):
         return Result(math.inf, mistake="forward() changes its inputs in place")
     if difference(module(x, mask), first) > 0:
-        return Result(math.inf, mistake="dropout is active in eval mode: use the module self.dropout")
+        return Result(math.inf, mistake=RANDOM)
     return compare(second, first)
 
 

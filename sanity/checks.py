@@ -25,11 +25,17 @@ class Result:
     "The likely reason, if the check fails."
     note: str = ""
     "What to know, if the check passes."
+    hole: str = ""
+    "What the code under test says is not written yet."
 
     @property
     def passed(self) -> bool:
         """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.tolerance
+
+
+class Mistake(Exception):
+    """Ends a check, and names what the code under test does wrong."""
 
 
 def difference(got: Tensor, want: Tensor) -> float:
@@ -52,7 +58,8 @@ def compare(got: Tensor, want: Tensor,
     if distance <= TOLERANCE:
         return Result(distance)
     if not isinstance(got, Tensor):
-        return Result(distance, mistake=f"the result is a {type(got).__name__}, not a tensor")
+        missing = " (is `return` missing?)" if got is None else ""
+        return Result(distance, mistake=f"the result is a {type(got).__name__}, not a tensor{missing}")
     if got.shape != want.shape:
         return Result(distance, mistake=f"the shape is {list(got.shape)}, not {list(want.shape)}")
 
@@ -62,7 +69,8 @@ def compare(got: Tensor, want: Tensor,
             return Result(distance, mistake=mistake)
 
     if got.isnan().any():
-        return Result(distance, mistake="some numbers are NaN: a softmax over nothing but -inf?")
+        return Result(distance, mistake="some numbers are NaN: the root of a negative number, 0 * inf, or a softmax "
+                                        "over nothing but -inf?")
     index = (got - want).abs().argmax().item()
     place = [int(i) for i in torch.unravel_index(torch.tensor(index), want.shape)]
     return Result(distance, mistake=f"no known mistake; the largest difference is at {place}: "
@@ -86,23 +94,21 @@ def run(component: str, checks: Sequence[Callable[..., Result]], *arguments: obj
     """
     print(f"\n{component}")
     results: list[Result] = []
-    later, waiting = 0, ""
+    later, told = 0, set()
     for check in checks:
-        status = "FAIL"
         try:
-            result = check(*arguments)
-        except NotImplementedError as error:
-            status, result = "TODO", Result(math.inf, mistake=f"not written yet: {_place(error)}")
+            result, stopped = check(*arguments), False
         except Exception as error:  # the code under test may raise anything; the other checks must go on
-            result = Result(math.inf, mistake=f"{type(error).__name__}: {error} ({_place(error)})")
+            result, stopped = _result_of(error), True
+        status = "TODO" if result.hole else "FAIL"
         results.append(result)
 
-        # One hole, or one mistake at the root, is told once.
+        # A hole or an error that stops several checks is told once, and so is a mistake at the root.
         follows = first_decides and len(results) > 1 and not results[0].passed
-        if not result.passed and (result.mistake == waiting or (follows and status == "FAIL")):
+        if not result.passed and ((stopped and result.mistake in told) or (follows and status == "FAIL")):
             later += 1
             continue
-        waiting = result.mistake if status == "TODO" else ""
+        told.add(result.mistake)
         name = (check.__doc__ or check.__name__).partition("\n")[0].rstrip(".")
         shown = f"{result.difference:.0e}" if math.isfinite(result.difference) else "-"
         print(f"  {'ok' if result.passed else status:4}  {shown:5}  {name}")
@@ -111,6 +117,15 @@ def run(component: str, checks: Sequence[Callable[..., Result]], *arguments: obj
     if later:
         print(f"        {later} more fail, or wait: mend this first, then run again")
     return results
+
+
+def _result_of(error: Exception) -> Result:
+    """Return the result of a check that an error ended."""
+    if isinstance(error, NotImplementedError):
+        return Result(math.inf, mistake=f"not written yet: {_place(error)}", hole=str(error) or "a hole")
+    if isinstance(error, Mistake):
+        return Result(math.inf, mistake=str(error))
+    return Result(math.inf, mistake=f"{type(error).__name__}: {error} ({_place(error)})")
 
 
 def _place(error: Exception) -> str:

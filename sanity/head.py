@@ -43,10 +43,16 @@ def logits(classifier: type[nn.Module]) -> Result:
         model = build(classifier, "full-model", labels, dropout=0.5)
         got = model(IDS, MASK)
         if difference(got, torch.zeros(3, labels)) == math.inf:
-            return Result(math.inf, mistake=f"expected finite logits of shape [3, {labels}]")
+            what = f"a {type(got).__name__}" if not isinstance(got, Tensor) else (
+                "NaN" if got.shape == (3, labels) else f"shape {list(got.shape)}")
+            return Result(math.inf, mistake=f"expected finite logits of shape [3, {labels}] ([B, num_labels]), not "
+                                            f"{what}")
         normalised = min(difference(got, F.softmax(got, dim=-1)), difference(got, F.log_softmax(got, dim=-1)))
         if normalised < 1e-5 or difference(got.sum(dim=-1), torch.ones(3)) < 1e-5:
-            return Result(math.inf, mistake="these are probabilities; cross_entropy wants logits, not normalised")
+            return Result(math.inf, mistake="these are probabilities: return the logits; cross_entropy applies the "
+                                            "softmax itself")
+        if bool(((got > 0) & (got < 1)).all()):
+            return Result(math.inf, mistake="every logit lies between 0 and 1: return them without a sigmoid")
 
     if difference(model(IDS, MASK), got) > 0:
         return Result(math.inf, mistake="two calls in eval mode differ: something random is active")
@@ -73,7 +79,7 @@ def dropout(classifier: type[nn.Module]) -> Result:
         return Result(math.inf, mistake="dropout has a probability of its own: take config.hidden_dropout_prob")
     return compare(got, want, [
         ("dropout is applied to the logits; it belongs before the linear layer", torch.zeros(3, LABELS)),
-        ("hidden_dropout_prob is not used", model.eval()(IDS, MASK)),
+        ("nothing is dropped: hidden_dropout_prob is not used", model.eval()(IDS, MASK)),
     ])
 
 

@@ -18,6 +18,7 @@ class StubAttention(nn.Linear):
     """Replaces the attention, so that a layer can be checked without it."""
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        self.mask = attention_mask  # for a check to look at
         return super().forward(hidden_states)
 
 
@@ -97,6 +98,7 @@ def mistaken(module: nn.Module, x: Tensor, gelu: Callable[[Tensor], Tensor]) -> 
     half = oracle(module, gelu)._ff_block(module.out_layer_norm(x))
     yield ("the feed-forward half reads the layer's input, not what attention added to it",
            changed(lambda layer: setattr(layer, "_ff_block", lambda _: half))(x))
+    yield from mistaken_by_hand(module, x, gelu)
     yield "attention_dense is not applied", changed(attention(lambda y: first(y, None)))(x)
     yield "attention_dense is applied twice", changed(attention(lambda y: dense(dense(first(y, None)))))(x)
     yield "the activation is ReLU, not GELU", oracle(module, F.relu)(x)
@@ -105,12 +107,40 @@ def mistaken(module: nn.Module, x: Tensor, gelu: Callable[[Tensor], Tensor]) -> 
     yield "there is no activation between interm_dense and out_dense", oracle(module, lambda y: y)(x)
 
 
+def mistaken_by_hand(module: nn.Module, x: Tensor, gelu: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the outputs of layers whose mistake PyTorch's layer cannot be given, after the name of the mistake."""
+    def attend(y: Tensor) -> Tensor:
+        return module.attention_dense(module.self_attention(y, None))
+
+    def feed(y: Tensor) -> Tensor:
+        return module.out_dense(gelu(module.interm_dense(y)))
+
+    norm1, norm2 = module.attention_layer_norm, module.out_layer_norm
+    half = x + attend(norm1(x))  # what a right layer has after its first half
+    normed = norm1(x) + attend(norm1(x))
+    yield "the second residual is taken from the normalised half", norm2(half) + feed(norm2(half))
+    yield "both residuals are taken from the normalised input", norm2(normed) + feed(norm2(normed))
+    yield "the second half is added to the layer's input, not to the first half's sum", x + feed(norm2(half))
+    yield "both residual connections are missing", feed(norm2(attend(norm1(x))))
+    bare = x + attend(x)
+    yield "both norms are missing", bare + feed(bare)
+    after = x + norm1(attend(x))
+    yield ("the norms come after the branches; each belongs before its branch, on what goes in",
+           after + norm2(feed(after)))
+    bent = x + gelu(attend(norm1(x)))
+    yield "there is a GELU after attention_dense; it belongs after interm_dense alone", bent + feed(norm2(bent))
+    yield "there is a GELU after out_dense; it belongs after interm_dense alone", half + gelu(feed(norm2(half)))
+
+
 @torch.no_grad()
 def known_answer(layer: type[nn.Module]) -> Result:
     """pre-norm, residuals, projections and GELU: PyTorch's layer"""
     module, x, mask = build(layer)
     gelu, before = gelu_of(layer), x.clone()
+    mask = torch.arange(T).expand(mask.shape) / -T  # the stub ignores it
     module(x, mask)
+    if not isinstance(module.self_attention.mask, Tensor) or not torch.equal(module.self_attention.mask, mask):
+        return Result(math.inf, mistake="attention_mask does not reach self_attention as it is")
     if not torch.equal(x, before):
         return Result(math.inf, mistake="forward() changes its input in place (x += ...): write x = x + ...")
     mistakes = [*mistaken(module, x, tanh_gelu), *mistaken(module, x, F.gelu)]
@@ -146,12 +176,14 @@ def _dropout(module: nn.Module, x: Tensor, mask: Tensor, gelu: Callable[[Tensor]
     else:
         biases_left._ff_block = lambda y: module.out_dense.bias.expand_as(y)
     whole = oracle(module, gelu)
+    name = "attention_dropout" if module.attention_dropout.p else "out_dropout"
+    on_sum = "dropout is applied to the sum x + ...: it belongs on what is added to x"
     return compare(module(x, mask), want, [
-        ("there is no dropout here", whole(x)),
+        (f"there is no dropout here in training: call self.{name}", whole(x)),
         ("attention_dropout and out_dropout are swapped", other),
         ("dropout comes before the dense layer: it belongs on its output", biases_left(x)),
-        ("dropout is applied to the sum: it belongs on what is added", torch.zeros_like(x)),
-        ("dropout is applied to the sum of attention", whole._ff_block(module.out_layer_norm(x * 0))),
+        (on_sum, torch.zeros_like(x)),
+        (on_sum, whole._ff_block(module.out_layer_norm(x * 0))),
     ])
 
 

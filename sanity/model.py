@@ -1,6 +1,7 @@
 """Check GPT2Model against Hugging Face's GPT-2, on a small random checkpoint or a real one."""
 
 import copy
+import functools
 import math
 import tempfile
 import warnings
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from models import pretrained
 from models.config import GPT2Config
-from sanity.checks import TOLERANCE, Result, compare, difference, randomise
+from sanity.checks import TOLERANCE, Mistake, Result, compare, difference, randomise
 from sanity.layer import gelu_of
 
 SMALL = GPT2Config(vocab_size=101, max_position_embeddings=16, hidden_size=48, num_hidden_layers=3,
@@ -36,15 +37,28 @@ def build(model: type[nn.Module], config: GPT2Config = SMALL) -> nn.Module:
     return randomise(module).eval()
 
 
-def texts(vocab_size: int = SMALL.vocab_size, T: int = 12) -> tuple[Tensor, Tensor]:
-    """Return token ids and mask [4, T]: a full row, a row with padding, a row with holes, a row of one token."""
+def texts(vocab_size: int = SMALL.vocab_size, T: int = 12, full: bool = True) -> tuple[Tensor, Tensor]:
+    """Return token ids and mask [4, T]: a full row, a row with padding, a row with holes, a row of one token.
+
+    full: without it the first row, too, ends in padding, so a position that is one too large is still in the row.
+    """
     ids = torch.randint(vocab_size, (4, T), generator=torch.Generator().manual_seed(1))
     ids[0, :2] = torch.tensor([0, vocab_size - 1])
     mask = torch.ones_like(ids)
     mask[1, T // 2:] = 0
     mask[2, 1:-1:3] = 0
     mask[3, 1:] = 0
+    mask[:, -1] *= full
     return ids, mask
+
+
+def outputs_of(module: nn.Module, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return what the model's forward returns. Mistake if it is not the dict of two tensors that is asked for."""
+    outputs = module(ids, mask)
+    if isinstance(outputs, dict) and {"last_hidden_state", "last_token"} <= set(outputs):
+        return outputs
+    what = f"a dict with the keys {list(outputs)}" if isinstance(outputs, dict) else f"a {type(outputs).__name__}"
+    raise Mistake(f"forward returns {what}; it must return a dict with the keys 'last_hidden_state' and 'last_token'")
 
 
 def hugging_face(folder: Path) -> nn.Module:
@@ -91,9 +105,10 @@ def embedding_dropout(model: type[nn.Module]) -> Result:
     kept = module.embed(ids)
     module.train().embed_dropout.p = 1.0
     word, position = module.word_embedding.weight, module.pos_embedding.weight
-    return compare(module.embed(ids), torch.zeros_like(kept), {
-        "there is no dropout": kept,
-        "dropout is applied to the token embedding only": position[:ids.shape[1]].expand_as(kept),
+    want = torch.zeros_like(word[ids])
+    return compare(module.embed(ids), want, {
+        "there is no dropout in training: call self.embed_dropout": want if kept is None else kept,
+        "dropout is applied to the token embedding only": position[:ids.shape[1]].expand_as(want),
         "dropout is applied to the position embedding only": word[ids],
     })
 
@@ -101,7 +116,8 @@ def embedding_dropout(model: type[nn.Module]) -> Result:
 @torch.no_grad()
 def stack(model: type[nn.Module]) -> Result:
     """every layer once, in order, then the final norm"""
-    module, (ids, mask) = build(model), texts()
+    module, (ids, mask) = build(model), texts(full=False)
+    got = outputs_of(module, ids, mask)["last_hidden_state"]
     x, norm = module.embed(ids), module.final_layer_norm
     out = [x]
     for layer in module.gpt_layers:
@@ -112,10 +128,12 @@ def stack(model: type[nn.Module]) -> Result:
     repeated = x
     for _ in module.gpt_layers:
         repeated = module.gpt_layers[0](repeated)
-    return compare(module(ids, mask)["last_hidden_state"], norm(out[-1]), {
+    return compare(got, norm(out[-1]), {
         "the final LayerNorm is missing": out[-1],
         "the final LayerNorm is applied twice": norm(norm(out[-1])),
         "only the first layer is run": norm(out[1]),
+        "the last layer is not run": norm(out[-2]),
+        "every layer gets the embeddings; it must get the output of the layer before": norm(module.gpt_layers[-1](x)),
         "the first layer is run again and again": norm(repeated),
         "the layers are run in reverse order": norm(backwards),
         "no layer is run": norm(x),
@@ -125,21 +143,31 @@ def stack(model: type[nn.Module]) -> Result:
 @torch.no_grad()
 def last_token(model: type[nn.Module]) -> Result:
     """last_token: of each row the last one that is not padding"""
-    module, (ids, mask) = build(model), texts()
-    outputs = module(ids, mask)
+    result = _last_token(model, full=False)  # first without a full row: there `one too far` would be an IndexError
+    return _last_token(model, full=True) if result.passed else result
+
+
+def _last_token(model: type[nn.Module], full: bool) -> Result:
+    module, (ids, mask) = build(model), texts(full=full)
+    outputs = outputs_of(module, ids, mask)
     hidden, rows = outputs["last_hidden_state"], torch.arange(len(ids))
     last = torch.tensor([int(row.nonzero().max()) for row in mask])
     count = mask.sum(dim=1)
+    unnormed = functools.reduce(lambda x, layer: layer(x), module.gpt_layers, module.embed(ids))
 
     # A mask with holes shows more mistakes, but training makes none: there the tokens may be counted.
     right = outputs["last_token"], hidden[rows, last]
     by_count = hidden[rows, count - 1]
-    result = compare(*right, {
-        "it is the last position, padding or not": hidden[:, -1],
-        "it is one too far: sum(mask) is a length, not an index": hidden[rows, count.clamp(max=hidden.shape[1] - 1)],
-        "it is the first token": hidden[:, 0],
-        "it is the mean over the tokens": (hidden * mask[..., None]).sum(dim=1) / count[:, None],
-    })
+    before = "it is taken before the final LayerNorm: take it from last_hidden_state"
+    result = compare(*right, [
+        ("it is the last position, padding or not", hidden[:, -1]),
+        ("it is one too far: sum(mask) is a length, the position is one less",
+         hidden[rows, count.clamp(max=hidden.shape[1] - 1)]),
+        ("it is the first token", hidden[:, 0]),
+        ("it is the mean over the tokens", (hidden * mask[..., None]).sum(dim=1) / count[:, None]),
+        (before, unnormed[rows, last]),
+        (before, unnormed[rows, count - 1]),
+    ])
     if not result.passed and difference(right[0], by_count) <= TOLERANCE:
         return Result(0.0, note="Accepted: sum(mask) - 1 is wrong only for a mask with holes, and training makes none.")
     return result
@@ -148,13 +176,16 @@ def last_token(model: type[nn.Module]) -> Result:
 @torch.no_grad()
 def mask_for_the_blocks(model: type[nn.Module]) -> Result:
     """encode: the mask that the blocks get, 0 or very negative"""
-    module, (ids, mask) = build(model), texts()
+    module, (ids, mask) = build(model), texts(full=False)
     module(ids, mask)
     got = module.gpt_layers[0].mask
     padding = (mask == 0)[:, None, None, :]
     if not isinstance(got, Tensor) or got.shape != padding.shape:
         shown = list(got.shape) if isinstance(got, Tensor) else got
         return Result(math.inf, mistake=f"the blocks get {shown}; they need [B, 1, 1, T], {list(padding.shape)} here")
+    if got.isnan().any():
+        return Result(math.inf, mistake="the mask holds NaN: 0 * -inf is NaN; take a finite number, such as -10000")
+    itself = bool(((got == 0) | (got == 1)).all())
     got = got.double() - got.double().max()  # what is added everywhere changes no softmax
     if bool((got[padding] < -1000).all()) and bool((got[~padding] == 0).all()):
         return Result(0.0)
@@ -162,6 +193,8 @@ def mask_for_the_blocks(model: type[nn.Module]) -> Result:
         return Result(math.inf, mistake="attention_mask is ignored: padding is not marked in the mask for the blocks")
     if bool((got[~padding] < got[padding].min()).all()):
         return Result(math.inf, mistake="the mask is the wrong way round: tokens are hidden, padding is seen")
+    if not itself and bool((got[padding] < 0).all()) and bool((got[~padding] == 0).all()):
+        return Result(math.inf, mistake="the mask is too weak: padding needs a very large negative number")
     return Result(math.inf, mistake="the blocks need 0 for a token and a very large negative number for padding, to be "
                                     "added to the scores; not the mask of 1 and 0 itself")
 
@@ -172,7 +205,9 @@ def output_layer(model: type[nn.Module]) -> Result:
     module = build(model)
     for shape in ((2, 5, SMALL.hidden_size), (3, SMALL.hidden_size), (SMALL.hidden_size,)):
         hidden = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-        result = compare(module.hidden_state_to_token(hidden), F.linear(hidden, module.word_embedding.weight))
+        want = F.linear(hidden, module.word_embedding.weight)
+        result = compare(module.hidden_state_to_token(hidden), want, {
+            "these are probabilities: return logits, without a softmax": want.softmax(dim=-1)})
         if not result.passed:
             return result
     return result
@@ -188,6 +223,9 @@ def parity(model: type[nn.Module], folder: Path, tolerance: float = TOLERANCE) -
             block.mlp.act = nn.GELU()
     ids, mask = texts(ours.word_embedding.num_embeddings)
     got, want = hidden_states(ours, ids, mask), list(_theirs(theirs, ids, mask))
+
+    if len(got) != len(want):
+        return Result(math.inf, mistake=f"{len(got) - 1} calls of layers, not {len(want) - 1}: run each layer once")
 
     # Relative to the largest number of each token: in real GPT-2s some are several thousand.
     scales = [state.abs().amax(dim=-1, keepdim=True).clamp(min=1.0) for state in want]
@@ -211,7 +249,7 @@ def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
     hooks = [model.gpt_layers[0].register_forward_pre_hook(
         lambda _, inputs, named: states.append(inputs[0] if inputs else named["hidden_states"]), with_kwargs=True)]
     hooks += [layer.register_forward_hook(lambda *call: states.append(call[-1])) for layer in model.gpt_layers]
-    outputs = model(ids, mask)
+    outputs = outputs_of(model, ids, mask)
     for hook in hooks:
         hook.remove()
     return [*states[:-1], outputs["last_hidden_state"]]
@@ -257,9 +295,9 @@ def causal_and_padded(model: type[nn.Module], folder: Path) -> Result:
     module, (ids, _) = pretrained.load(model, folder, pretrained.read_config(folder)), texts()
     short, T = ids[:, :7], ids.shape[1]
     mask = torch.ones_like(ids)
-    alone = module(short, mask[:, :7])["last_hidden_state"]
-    followed = module(ids, mask)["last_hidden_state"][:, :7]
-    padded = module(ids, mask * (torch.arange(T) < 7))["last_hidden_state"][:, :7]
+    alone = outputs_of(module, short, mask[:, :7])["last_hidden_state"]
+    followed = outputs_of(module, ids, mask)["last_hidden_state"][:, :7]
+    padded = outputs_of(module, ids, mask * (torch.arange(T) < 7))["last_hidden_state"][:, :7]
     leak, pad = difference(followed, alone), difference(padded, alone)
     mistake = "tokens see what follows them" if leak >= pad else "padding is looked at"
     return Result(max(leak, pad), mistake=mistake)

@@ -69,91 +69,123 @@ def run(kind: type[torch.optim.Optimizer], work: Job, after_step: Callable[..., 
     return torch.stack(seen)
 
 
-def formulas(work: Job, *, form: str = "efficient", decay: str = "after", bias: str = "both", eps: str = "outside",
-             betas: tuple[float, float] | None = None, eps_value: float | None = None, first: int = 1,
-             shared_count: bool = False, first_group_only: bool = False, reset: str = "nothing", sign: float = 1.0,
-             root: bool = True, ignore_correct_bias: bool = False, decay_none: bool = False,
-             rates: list[float] | None = None) -> Tensor:
-    """What `run` gives for a right AdamW, or with one thing changed.
+RIGHT: dict[str, Any] = {
+    "form": "efficient",  # adds eps to sqrt(v); "hat": to the root of the corrected v
+    "decay": "after",  # the gradient step; "before" it; "gradient": added to the gradient
+    "amount": "lr",  # what weight_decay * p is multiplied by
+    "bias": "both",  # which means are corrected; "inverted": both, the wrong way round
+    "correct_bias": None, "eps_value": None, "betas": None, "rates": None,  # None: from the group
+    "eps": "outside", "root": True,  # of the denominator
+    "first": 1,  # t at the first step
+    "shared_count": False, "first_group_only": False, "decay_none": False,
+    "reset": "",  # what is lost after every step: "m", "v", "mv", or with the step count "mvt"
+    "stored": "means",  # "hat": the corrected means are kept; "root": the denominator is kept as v
+    "numerator": "m", "mean_of": "1 - beta", "square": True, "sign": 1.0,
+}
+"""The options of `formulas`, as a right AdamW has them."""
 
-    form: "efficient" adds eps to sqrt(v), "hat" to the corrected root. decay: "after" the gradient step, "before" it,
-    and others that are wrong. rates: a learning rate for each step.
-    """
+
+def formulas(work: Job, **changed: Any) -> Tensor:
+    """What `run` gives for a right AdamW, or with some of the options in RIGHT changed."""
+    how = {**RIGHT, **changed}
     params = [start.clone() for start in work.start]
-    means = [torch.zeros_like(p) for p in params]
-    squares = [torch.zeros_like(p) for p in params]
-    counts, total, seen = [first - 1] * len(params), first - 1, []
+    means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    counts, total, seen = [how["first"] - 1] * len(params), how["first"] - 1, []
     for number, grads in enumerate(work.grads):
         for i, g in enumerate(grads):
-            options = work.options[0 if first_group_only else i]
-            lr, wd = rates[number] if rates else options["lr"], options["weight_decay"]
+            options = dict(work.options[0 if how["first_group_only"] else i])
+            options["lr"] = how["rates"][number] if how["rates"] else options["lr"]
             if g is None:
-                if decay_none:
-                    params[i] = params[i] * (1 - lr * wd)
+                if how["decay_none"]:
+                    params[i] = params[i] * (1 - options["lr"] * options["weight_decay"])
                 continue
-            beta1, beta2 = betas or options["betas"]
-            small = options["eps"] if eps_value is None else eps_value
             counts[i] += 1
             total += 1
-            t = total if shared_count else 1 if reset == "all" else counts[i]
-            p = params[i]
-            if decay == "coupled":
-                g = g + wd * p
-            if reset != "nothing":
-                means[i], squares[i] = torch.zeros_like(p), torch.zeros_like(p)
-            means[i] = beta1 * means[i] + (1 - beta1) * g
-            squares[i] = beta2 * squares[i] + (1 - beta2) * g * g
-            c1, c2 = 1 - beta1**t, 1 - beta2**t
-            if not (options["correct_bias"] or ignore_correct_bias):
-                c1 = c2 = 1.0
-            c1 = c1 if bias in ("both", "first", "inverted") else 1.0
-            c2 = c2 if bias in ("both", "second", "inverted") else 1.0
-            c1, c2 = c1 or 1e-30, c2 or 1e-30
-            if bias == "inverted":
-                c1, c2 = 1 / c1, 1 / c2
-            v = squares[i]
-            if decay == "before":
-                p = p - lr * wd * p
-            if form == "hat":
-                step = lr / c1 * means[i] / ((v / c2).sqrt() + small)
-                size = lr
-            else:
-                size = lr * math.sqrt(c2) / c1
-                bottom = (v + small).sqrt() if eps == "inside" else v.sqrt() + small if root else v + small
-                step = size * means[i] / bottom
-            p = p - sign * step
-            p = p - {"after": lr * wd * p, "without lr": wd * p, "step size": size * wd * p, "plus": -lr * wd * p,
-                     "twice": 2 * lr * wd * p, "lr squared": lr * lr * wd * p}.get(decay, 0.0)
-            params[i] = p
+            t = total if how["shared_count"] else 1 if "t" in how["reset"] else counts[i]
+            m, v = means[i] * ("m" not in how["reset"]), squares[i] * ("v" not in how["reset"])
+            params[i], means[i], squares[i] = _update(params[i], g, m, v, t, options, how)
         seen.append(torch.stack(params))
     return torch.stack(seen)
 
 
+def _update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, options: dict[str, Any], how: dict[str, Any],
+            ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p, m and v after one step of one parameter."""
+    lr, wd = options["lr"], options["weight_decay"]
+    beta1, beta2 = how["betas"] or options["betas"]
+    small = options["eps"] if how["eps_value"] is None else how["eps_value"]
+
+    # The corrections, and the two sizes that are multiplied by a tensor: the step's and the decay's.
+    correct = options["correct_bias"] if how["correct_bias"] is None else how["correct_bias"]
+    c1 = (1 - beta1**t or 1e-30) if correct and how["bias"] != "second" and how["bias"] != "none" else 1.0
+    c2 = (1 - beta2**t or 1e-30) if correct and how["bias"] != "first" and how["bias"] != "none" else 1.0
+    if how["bias"] == "inverted":
+        c1, c2 = 1 / c1, 1 / c2
+    root_c2 = c2 if how["bias"] == "no root" else math.sqrt(c2)
+    size = lr if how["form"] == "hat" else lr * root_c2 / c1
+    decay = wd * {"lr": lr, "nothing": 0.0, "one": 1.0, "step size": size, "plus": -lr, "twice": 2 * lr,
+                  "lr squared": lr * lr}[how["amount"]]
+
+    # Decay in one of three places, the two means, and the step.
+    if how["decay"] == "gradient":
+        g = g + decay * p
+    if how["decay"] == "before":
+        p = p - decay * p
+    m = beta1 * m + (1 if how["mean_of"] == "g" else 1 - beta1) * g
+    v = beta2 * v + (1 if how["mean_of"] == "g^2" else 1 - beta2) * (g * g if how["square"] else g)
+    top, square = (m / c1, v / c2) if how["form"] == "hat" else (m, v)
+    if how["numerator"] == "g":
+        top = g
+    if how["eps"] == "inside":
+        bottom = (square + small).sqrt()
+    else:
+        bottom = (square.sqrt() if how["root"] else square) + small
+    p = p - how["sign"] * size * top / bottom
+    if how["decay"] == "after":
+        p = p - decay * p
+    return p, m / c1 if how["stored"] == "hat" else m, (
+        v / c2 if how["stored"] == "hat" else bottom if how["stored"] == "root" else v)
+
+
 SHARED = {"all parameters share one step count: each counts its own steps, in self.state[p]": {"shared_count": True}}
 MISTAKES: dict[str, dict[str, Any]] = {
-    "weight decay is missing": {"decay": "none"},
-    "weight decay is not multiplied by lr": {"decay": "without lr"},
-    "weight decay is multiplied by the bias-corrected step size; it takes lr": {"decay": "step size"},
-    "weight decay has the wrong sign": {"decay": "plus"},
-    "weight decay is applied twice": {"decay": "twice"},
-    "weight decay is multiplied by lr twice": {"decay": "lr squared"},
-    "weight decay is added to the gradient (L2): that is Adam, not AdamW": {"decay": "coupled"},
+    "weight decay is missing": {"amount": "nothing"},
+    "weight decay is not multiplied by lr": {"amount": "one"},
+    "weight decay is multiplied by the bias-corrected step size; it takes lr": {"amount": "step size"},
+    "weight decay has the wrong sign": {"amount": "plus"},
+    "weight decay is applied twice": {"amount": "twice"},
+    "weight decay is multiplied by lr twice": {"amount": "lr squared"},
+    "weight decay is added to the gradient (L2), which is Adam, not AdamW: subtract lr * weight_decay * p from p":
+        {"decay": "gradient", "amount": "one"},
+    "lr * weight_decay * p is added to the gradient: subtract it from p": {"decay": "gradient"},
     "the bias correction is missing": {"bias": "none"},
     "only the first moment is corrected for its start at zero": {"bias": "first"},
     "only the second moment is corrected for its start at zero": {"bias": "second"},
     "the bias correction is upside down: it makes the step larger at first": {"bias": "inverted"},
-    "eps is inside the square root": {"eps": "inside"},
-    "eps is ignored, or fixed at 1e-8; it comes from the group": {"eps_value": 1e-8},
-    "eps is fixed at 1e-6; it comes from the group": {"eps_value": 1e-6},
+    "the correction of v lacks its square root: it is sqrt(1 - beta2^t)": {"bias": "no root"},
+    "the corrected means are kept in the state: correct only what goes into the step": {"form": "hat", "stored": "hat"},
+    "eps is inside the square root: it is added to sqrt(v)": {"eps": "inside"},
+    "eps is ignored, or fixed at a small number: take group['eps']": {"eps_value": 1e-8},
     "betas are fixed at (0.9, 0.999); they come from the group": {"betas": (0.9, 0.999)},
     "beta1 and beta2 are swapped": {"betas": OPTIONS["betas"][::-1]},
     "the step count starts one too low: at the first step t is 1": {"first": 0},
     "the step count starts one too high: at the first step t is 1": {"first": 2},
-    "the moments start from zero at every step: keep them in self.state[p]": {"reset": "moments"},
-    "the state is made anew at every step: make it only if self.state[p] is empty": {"reset": "all"},
-    "the sign is wrong: this climbs": {"sign": -1.0},
+    "the moments start from zero at every step: keep them in self.state[p]": {"reset": "mv"},
+    "m starts from zero at every step: keep it in self.state[p]": {"reset": "m"},
+    "v starts from zero at every step: keep it in self.state[p]": {"reset": "v"},
+    "the state is made anew at every step: make it only if self.state[p] is empty": {"reset": "mvt"},
+    "sqrt_ and add_ overwrite v: take v.sqrt(), which makes a new tensor": {"stored": "root"},
+    "the step goes along the gradient; it must go along its mean m": {"numerator": "g"},
+    "the gradient is added to m without the factor 1 - beta1": {"mean_of": "g"},
+    "the square is added to v without the factor 1 - beta2": {"mean_of": "g^2"},
+    "v is the mean of the gradient; it must be that of its square": {"square": False},
+    "the step has the wrong sign: p must move against the gradient": {"sign": -1.0},
     "the square root of the second moment is missing": {"root": False},
 }
+
+
+FORMS = [{"form": form, "decay": decay} for decay in ("after", "before") for form in ("efficient", "hat")]
+"""What AdamW may look like and be right."""
 
 
 @lru_cache
@@ -164,10 +196,9 @@ def style(kind: type[torch.optim.Optimizer]) -> dict[str, str]:
     """
     work = job()
     got = run(kind, work)
-    for form in ("efficient", "hat"):
-        for decay in ("after", "before"):
-            if difference(got, formulas(work, form=form, decay=decay)) <= 1e-5:
-                return {"form": form, "decay": decay}
+    for form in FORMS:
+        if difference(got, formulas(work, **form)) <= 1e-5:
+            return form
     return {"form": "unknown"}
 
 
@@ -181,9 +212,9 @@ def hold(kind: type[torch.optim.Optimizer], work: Job, mistakes: dict[str, dict[
     if difference(got, torch.stack([torch.stack(work.start)] * len(got))) == 0.0:
         return Result(math.inf, mistake="the parameter does not change: `p = p - ...` only gives the name p to another "
                                         "tensor; change it in place (p.sub_(...), or p.data = ...)")
-    forms = [right] if right["form"] != "unknown" else [{"form": "efficient"}, {"form": "hat"}]
-    wrong = [(name, formulas(work, **{**form, **changed})) for name, changed in {**mistakes, **MISTAKES}.items()
-             for form in forms]
+    forms = [right] if right["form"] != "unknown" else FORMS
+    wrong = ((name, formulas(work, **{**form, **changed})) for name, changed in {**mistakes, **MISTAKES}.items()
+             for form in forms)
     return compare(got, formulas(work, **forms[0]), wrong)
 
 
@@ -193,7 +224,8 @@ def usual_steps(kind: type[torch.optim.Optimizer]) -> Result:
     result = hold(kind, job(), {})
     if not result.passed:
         return result
-    notes = {"before": "Accepted: weight decay comes before the gradient step; the course asks for it after.",
+    notes = {"before": "Accepted here, but the grader has a point for the other order: weight decay comes before the "
+                       "gradient step, and the handout asks for it after.",
              "hat": "Accepted: eps is added to the corrected root; the course's efficient form adds it to sqrt(v)."}
     return replace(result, note=" ".join(notes[word] for word in style(kind).values() if word in notes))
 
@@ -202,7 +234,7 @@ def usual_steps(kind: type[torch.optim.Optimizer]) -> Result:
 def without_bias_correction(kind: type[torch.optim.Optimizer]) -> Result:
     """correct_bias=False: the step size is lr"""
     return hold(kind, job(correct_bias=False), {
-        "correct_bias is ignored: with False nothing is corrected": {"ignore_correct_bias": True}})
+        "correct_bias is ignored: with False nothing is corrected": {"correct_bias": True}})
 
 
 @torch.no_grad()
@@ -269,13 +301,16 @@ def saved_state(kind: type[torch.optim.Optimizer]) -> Result:
 
 
 def closure(kind: type[torch.optim.Optimizer]) -> Result:
-    """step(closure) calls it once and returns its loss"""
+    """step(closure) calls it once, takes a step, returns its loss"""
     weight, calls = nn.Parameter(torch.ones(2)), []
     optimizer = kind([weight])
 
     def loss() -> Tensor:
         calls.append(torch.is_grad_enabled())
-        return (weight**2).sum()
+        value = (weight**2).sum()
+        if value.requires_grad:
+            value.backward()
+        return value
 
     got = optimizer.step(loss)
     if calls != [True]:
@@ -283,6 +318,8 @@ def closure(kind: type[torch.optim.Optimizer]) -> Result:
                       "the closure runs without gradients: call it under torch.enable_grad()")
     if not isinstance(got, Tensor) or got.item() != 2.0:
         return Result(math.inf, mistake=f"step(closure) returned {got!r}, not the closure's loss")
+    if not bool((weight < 1.0).all()):
+        return Result(math.inf, mistake="step(closure) ignores the gradients that the closure computes: call it first")
     return Result(0.0)
 
 

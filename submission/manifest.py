@@ -74,6 +74,8 @@ class Finding:
     line: int | None = None
     fix: str | None = None
     "A command that mends it."
+    unfinished: bool = False
+    "Code that is still to be written; an author may hand it in all the same."
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"

@@ -37,7 +37,8 @@ def check_source(file: str, content: bytes, classes: dict[str, tuple[str, ...]])
         *missing_definitions(file, tree, classes),
         *(Finding(file, f"imports {name}, which is neither packed nor part of the course: move what it needs into "
                         "this file", line) for name, line in foreign_imports(tree)),
-        *(Finding(file, f"not done: {name} still raises NotImplementedError", line)
+        *(Finding(file, f"not done: {name} still raises NotImplementedError", line,
+                  unfinished=True)
           for name, line in holes(tree, lines)),
         *(Finding(file, "this looks like an access token or a private key: take it out", number)
           for number, line in enumerate(lines, start=1) if SECRET.search(line)),
@@ -73,7 +74,8 @@ def missing_definitions(file: str, tree: ast.Module, classes: dict[str, tuple[st
             if method not in found:
                 yield Finding(file, f"class {name} has no method {method}", defined[name].lineno)
             elif all(map(_says_nothing, found[method].body)):
-                yield Finding(file, f"not done: {name}.{method} is empty", found[method].lineno)
+                yield Finding(file, f"not done: {name}.{method} is empty", found[method].lineno,
+                              unfinished=True)
 
 
 def holes(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, int]]:

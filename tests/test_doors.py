@@ -32,13 +32,19 @@ DOORS: dict[str, set[str]] = {
     "classifier": {"finetuning"},
     "pretrain": {"pretraining"},
     "finetuning.__main__": {"classifier"},
+    "serving": {"classifier"},
+    "predict": {"serving"},
+    "export": {"serving"},
     "submission": {"data"},
     "prepare_submit": {"submission"},
     "optimizer_test": {"optimizer", "sanity"},
     "sanity": {"models"},
     "sanity_check": {"classifier", "sanity"},
+    "buglab": {"classifier", "sanity"},
+    "run": set(),
 }
-SCRIPTS = {"classifier", "pretrain", "finetuning.__main__", "prepare_submit", "optimizer_test", "sanity_check"}
+SCRIPTS = {"classifier", "pretrain", "finetuning.__main__", "predict", "export", "prepare_submit", "optimizer_test",
+           "sanity_check", "run"}
 ONLOOKERS = {"staff", "benchmarks", "tests"}  # may import everything; only onlookers may import them
 
 # Room -> the only packages outside the standard library that it may import; other rooms are free.
@@ -49,10 +55,11 @@ PACKAGES: dict[str, set[str]] = {
     "optimizer": {"torch"},
     "submission": set(),
     "prepare_submit": set(),  # must run where nothing is installed
+    "run": set(),  # and so must this, which installs
 }
 
 # Rooms that may name the flags of classifier.py and pretrain.py; the others say only what is wrong.
-FLAG_ROOMS = SCRIPTS | ONLOOKERS | {"finetuning", "pretraining"}
+FLAG_ROOMS = SCRIPTS | ONLOOKERS | {"finetuning", "pretraining", "serving"}
 FOREIGN_FLAGS = {("models/hub.py", "--revision")}  # (file, flag) of another program, here `hf download`
 
 

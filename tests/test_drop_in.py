@@ -189,7 +189,8 @@ def test_defaults_are_the_course_s(monkeypatch):
 
 def test_prediction_files(tmp_path):
     """Catches: a comma, tab or space that outside graders do not expect."""
-    from finetuning.results import prediction_file, write_predictions
+    from finetuning.results import write_predictions
+    from finetuning.settings import prediction_file
     path = prediction_file(tmp_path, "last-linear-layer", "sst", "dev")
     assert path == tmp_path / "last-linear-layer-sst-dev-out.csv"
     write_predictions(path, ["f3a", "0b1"], [3, 0])

@@ -1,5 +1,6 @@
 """Ctrl-C wherever it comes: while training it waits for the step, everywhere else it ends the script at once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-import finetuning.model
+import engine.adamw
 import finetuning.run
 from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)
 from tests.test_bad_input import FINE_TUNE, PRETRAIN, RUN, run
@@ -28,7 +29,7 @@ def here(folder, tmp_path, monkeypatch):  # noqa: F811
                                    "tfidf_logistic_regression"])
 def test_ctrl_c_outside_training_acts_at_once(here, monkeypatch, capfd, place):
     """Catches Ctrl-C that is answered by waiting for a step where there is none, or that costs what was trained."""
-    room = finetuning.model if place == "FastAdamW" else finetuning.run
+    room = engine.adamw if place == "FastAdamW" else finetuning.run
     usual, after = getattr(room, place), []
 
     def interrupted(*given, **named):
@@ -74,3 +75,73 @@ def test_ctrl_c_while_pytorch_is_imported(here, root, script, words):
                           env={**os.environ, "PYTHONPATH": str(root)})
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
     assert not list(here.glob("runs")) and not list(here.glob("pre"))
+
+
+@pytest.mark.parametrize("module", ["finetuning.settings", "pretraining.settings", "classifier"])
+def test_the_ctrl_c_of_other_programs_is_left_alone(root, module):
+    """Catches a program of someone else's that ends without a word of its own because it imports one of our rooms."""
+    code = f"import signal, {module}; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def start_training(root, words, **streams):
+    """A run of classifier.py that will not end by itself, after its first epoch."""
+    process = subprocess.Popen([sys.executable, str(root / "classifier.py"), *words, "--epochs", "100000"],
+                               env={**os.environ, "PYTHONPATH": str(root)}, **streams)
+    while not (RUN / "best.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_saves_although_nobody_listens(here, root, number):
+    """Catches a save that is lost because `tee` died of the same Ctrl-C, or because the terminal is gone."""
+    reader, writer = os.pipe()
+    process = start_training(root, FINE_TUNE, stdout=writer, stderr=subprocess.STDOUT)
+    os.close(writer)
+    os.close(reader)
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    saved = (RUN / "last.json").read_bytes()
+    assert b'"epoch"' in saved and not list(here.rglob("*.tmp"))
+    # It is a checkpoint: another run of these settings is told what differs, and not that it is damaged.
+    assert run("classifier.py", [*FINE_TUNE, "--resume"]) == 2 and (RUN / "last.json").read_bytes() == saved
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_stop_saves_although_the_disk_of_the_log_is_full(here, root):
+    """Catches training, or the save of a stop, that ends because its messages have no room."""
+    with open("/dev/full", "w") as full:
+        process = start_training(root, FINE_TUNE, stdout=full, stderr=full)
+    before = (RUN / "log.jsonl").stat().st_size
+    while (RUN / "log.jsonl").stat().st_size == before:  # it goes on
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == 143
+
+
+def test_without_room_for_its_output_a_run_ends_whole_and_says_so(here, root):
+    """Catches a lost table with status 0, or a run that is cut short by a full disk that holds only its output."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, str(root / "classifier.py"), *FINE_TUNE], stdout=full, text=True,
+                              stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 2 and (RUN / "result.json").exists() and len(list(here.glob("predictions/*"))) == 2
+    assert done.stderr == "error: cannot write standard output: No space left on device\nAll else is done\n"
+
+
+def test_a_lost_terminal_is_ignored_under_nohup(here, root):
+    """Catches a run that was started to survive the terminal and ends with it."""
+    process = start_training(root, FINE_TUNE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    before = (RUN / "log.jsonl").stat().st_size
+    with contextlib.suppress(FileNotFoundError):
+        while (RUN / "log.jsonl").stat().st_size == before:
+            assert process.poll() is None
+            time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == 143

@@ -546,6 +546,42 @@ def test_the_script_sees_it(name):
         assert not torch.allclose(test_optimizer(cls), stored, rtol=1e-4, atol=1e-6)
 
 
+NAMED: list[tuple[str, dict[str, str]]] = [
+    ("correct_bias is ignored", {'if group["correct_bias"]:': "if True:"}),
+    ("the bias correction is missing", {SIZE: "pass"}),
+    ("lacks its square root", {"math.sqrt(1 - beta2**t)": "(1 - beta2**t)"}),
+    ("the corrected means are kept", {MOVE: f"m.div_(1 - beta1**t), v.div_(1 - beta2**t); {MOVE}", SIZE: "pass"}),
+    ("eps is inside the square root", {ROOT_PLUS_EPS: f"v.add({EPS}).sqrt()"}),
+    ("eps is inside the square root",
+     {MOVE: f"p.sub_(lr * (m / (1 - beta1**t)) / (v / (1 - beta2**t) + {EPS}).sqrt())"}),
+    ("eps is ignored", {ROOT_PLUS_EPS: "v.sqrt()"}),
+    ("eps is ignored, or fixed", {ROOT_PLUS_EPS: "v.sqrt().add_(1e-6)"}),
+    ("which is Adam, not AdamW", {COUNT: f'{COUNT}; p.grad = p.grad + group["weight_decay"] * p', DECAY: "pass"}),
+    ("is added to the gradient: subtract",
+     {COUNT: f'{COUNT}; p.grad = p.grad + lr * group["weight_decay"] * p', DECAY: "pass"}),
+    ("weight decay is not multiplied by lr", {RATE: '-group["weight_decay"]'}),
+    ("weight decay is not multiplied by lr",
+     {MOVE: f"{DECAY.replace('-lr', '-1')}; {MOVE}", f"    {DECAY}\n": "    pass\n"}),
+    ("the bias correction is missing", {SIZE: "pass", MOVE: f"{DECAY}; {MOVE}", f"    {DECAY}\n": "    pass\n"}),
+    ("all parameters share one step count",
+     {'state["step"] += 1': 'state["step"] = self.count = getattr(self, "count", 0) + 1'}),
+    ("m starts from zero", {MOVE: f"{MOVE}; m.zero_()"}),
+    ("v starts from zero", {MOVE: f"{MOVE}; v.zero_()"}),
+    ("sqrt_ and add_ overwrite v", {ROOT_PLUS_EPS: f"v.sqrt_().add_({EPS})"}),
+    ("along the gradient", {MOVE: MOVE.replace("(m,", "(p.grad,")}),
+    ("the wrong sign: p must move", {MOVE: MOVE.replace("-step_size", "step_size")}),
+    ("the square root of the second moment", {ROOT_PLUS_EPS: f"v.add({EPS})"}),
+    ("division by zero", {'state["step"] += 1': "pass"}),
+]
+
+
+@pytest.mark.parametrize("named, patches", NAMED)
+def test_the_script_names_it(named, patches):
+    """Catches: a usual mistake that is only called unknown, or taken for another."""
+    mistakes = caught_by(sanity.CHECKS, mutated(patches))
+    assert mistakes and named in mistakes[0], mistakes
+
+
 @pytest.mark.parametrize("patches", [patches for name, _, patches in MUTANTS if name.startswith(ACCEPTED)])
 def test_the_script_accepts_decay_before_the_step(patches):
     """Catches: a refusal of an order that the course's own tolerance lets pass, or one that is not mentioned."""

@@ -19,7 +19,8 @@ import prepare_submit
 from common import cli
 from common.errors import UserError
 from data.reader import Example
-from finetuning.results import prediction_file, write_predictions
+from finetuning.results import write_predictions
+from finetuning.settings import prediction_file
 from submission.manifest import MODES, OPTIONAL, PARTS, SOURCES, SPLITS
 from submission.predictions import HEADER, check_predictions
 
@@ -73,6 +74,16 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path) -> Tree:
     return Tree(tmp_path / "check out")
+
+
+def test_the_name_of_a_stray_file_cannot_forge_the_report(tree, capsys):
+    """Catches: a file whose name repaints the terminal, or adds a line, where the files left out are listed."""
+    tree.write("predictions/\x1b[2J\nWrote\r", "x")
+    with pytest.raises(SystemExit):
+        cli.run(lambda: prepare_submit.main([], root=tree.root))
+    said = capsys.readouterr().out
+    assert r"predictions/\x1b[2J\nWrote\r" in said
+    assert all(c.isprintable() or c == "\n" for c in said)
 
 
 def test_what_is_in_order_becomes_a_zip(tree, capsys):
@@ -388,3 +399,16 @@ def test_commands_in_the_report_exist(root, tmp_path):
         found = cli.from_arguments(Settings, parser.parse_args(flags))
         assert f"{found.fine_tune_mode}-{found.data[0]}" in PARTS
     assert (root / "data/download.py").exists()
+
+
+def test_an_unfinished_part_can_be_handed_in(tmp_path, capsys):
+    """Catches: a student with one hole who cannot hand in the rest; a broken file that goes with it."""
+    tree = Tree(tmp_path)
+    tree.write("optimizer.py", "class AdamW:\n    def step(self):\n        raise NotImplementedError\n")
+    assert prepare_submit.main([], tmp_path) == 1
+    assert "the same command with --unfinished" in capsys.readouterr().out
+    assert prepare_submit.main(["--unfinished"], tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "not done: AdamW.step still raises NotImplementedError" in out and "Wrote" in out
+    tree.write("optimizer.py", "class AdamW:\n")
+    assert prepare_submit.main(["--unfinished"], tmp_path) == 1

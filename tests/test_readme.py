@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.accuracy import read_results, table
 from common import cli
+from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)
+from tests.serving.conftest import write_model
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line.partition("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -21,9 +23,14 @@ def settings_of(script: str, words: list[str]) -> object:
     """The settings that a script reads from these words."""
     from finetuning.settings import Settings as FineTuning
     from pretraining.settings import Settings as Pretraining
+    from serving.export_settings import Settings as Export
+    from serving.settings import Settings as Serving
 
-    kind = {"classifier.py": FineTuning, "pretrain.py": Pretraining}[script]
+    kind = {"classifier.py": FineTuning, "pretrain.py": Pretraining, "predict.py": Serving,
+            "export.py": Export}[script]
     parser = cli.Parser()
+    if kind is Serving:
+        parser.add_argument("texts", nargs="*")
     cli.add_arguments(parser, kind)
     return cli.from_arguments(kind, parser.parse_args(words))
 
@@ -34,10 +41,11 @@ def test_every_command_is_one(command: str, root: Path) -> None:
     setup, *words = shlex.split(command)
     assert setup == "./setup.sh" and (root / "setup.sh").stat().st_mode & 0o111
     if words[0] == "-m":
-        assert (root / words[1].replace(".", "/")).with_suffix(".py").exists() or words[1] in ("pytest", "benchmarks")
+        module = root / words[1].replace(".", "/")
+        assert words[1] == "pytest" or module.with_suffix(".py").exists() or (module / "__main__.py").exists()
     else:
         assert (root / words[0]).is_file()
-    if words[0] in ("classifier.py", "pretrain.py"):
+    if words[0] in ("classifier.py", "pretrain.py", "predict.py", "export.py"):
         settings_of(words[0], words[1:])
 
 
@@ -63,6 +71,18 @@ def test_accuracies_are_the_measured_ones(page: str, root: Path) -> None:
     assert table(runs) in (root / page).read_text(encoding="utf-8")
 
 
+def test_the_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+                             folder: Path) -> None:  # noqa: F811 (a fixture)
+    """Catches an example that does not run as it stands, or that is more than the five lines it promises."""
+    code, = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 5
+    write_model(folder / "model", tmp_path / "runs" / "own-full-model" / "model")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(re.fullmatch(r"(terrible|so so|wonderful) \([\d., e-]+\)", line) for line in lines)
+
+
 def test_quick_run(root: Path, tmp_path: Path) -> None:
     """The first command as written: predictions, a closing table, and a result that is worth something.
 
@@ -75,6 +95,7 @@ def test_quick_run(root: Path, tmp_path: Path) -> None:
     results = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/result.json")}
     assert sorted(result["task"] for result in results.values()) == ["cfimdb-sample", "sst-sample"]
     assert len(list((tmp_path / "predictions").glob("*-out.csv"))) == 4
+    assert all((run / "model" / "serving.json").exists() for run in (tmp_path / "runs").glob("*-sample-*"))
     for result in results.values():
         assert result["run"]["accuracy"] > result["majority"]["accuracy"] + 0.1
         assert result["task"] in done.stdout and "TF-IDF" in done.stdout

@@ -16,6 +16,7 @@ from tests.mutants import caught_by, mutate
 HEAD = {  # name: (part of a mistake that must be named, edits)
     "M61 softmax": ("probabilities", [('["last_token"])', '["last_token"]).softmax(dim=-1)')]),
     "M61 log softmax": ("probabilities", [('["last_token"])', '["last_token"]).log_softmax(dim=-1)')]),
+    "M61 sigmoid": ("without a sigmoid", [('["last_token"])', '["last_token"]).sigmoid()')]),
     "M62 last position": ("not last_hidden_state", [('["last_token"]', '["last_hidden_state"][:, -1]')]),
     "M62 mean": ("not last_hidden_state", [('["last_token"]', '["last_hidden_state"].mean(dim=1)')]),
     "M63 attribute of a dict": ("AttributeError", [('["last_token"]', ".last_token")]),
@@ -59,7 +60,8 @@ def test_the_whole_script(root, tmp_path):
     lines = [line for line in done.stdout.splitlines() if line.startswith("  ok")]
     assert all(float(line.split()[1]) <= 1e-4 for line in lines)
     assert max(map(len, done.stdout.splitlines())) <= 79
-    assert done.stdout.splitlines()[-1] == f"{len(lines)} of {len(lines)} checks passed"
+    assert done.stdout.splitlines()[-2:] == [f"{len(lines)} of {len(lines)} checks passed",
+                                             "next: ./setup.sh classifier.py --quick"]
     for part in ("AdamW", "attention", "layer", "model", "model, on a small random checkpoint", "classifier"):
         assert f"\n{part}" in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -82,8 +84,11 @@ def test_a_mistake_ends_with_1_and_its_name(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "FAIL" in out and "the scores are not divided by sqrt(head size)" in out
     assert "logits [B, num_labels] of last_token" in out
-    passed, total = (int(word) for word in out.splitlines()[-1].split() if word.isdigit())
+    count = out[:out.index("\nnext: ")].splitlines()[-1]
+    passed, total = (int(word) for word in count.split() if word.isdigit())
     assert passed < total
+    assert " ".join(out[out.index("\nnext: "):].split()) == (
+        "next: mend modules/attention.py, at the first failure above (docs/assignment.md, section 2)")
 
 
 def test_a_hole_is_no_traceback(capsys):

@@ -179,6 +179,61 @@ def test_what_makes_an_install_stale(checkout, change):
     assert checkout.installs() == 2 and not (checkout.root / ".venv.old").exists()
 
 
+@pytest.mark.parametrize("how", ["moved", "requirements", "killed"])
+def test_a_failed_install_gives_the_earlier_one_back(checkout, how):
+    """Catches: a working .venv deleted before the new one is complete: offline it cannot be made again."""
+    assert checkout.run("show.py").returncode == 0
+    (checkout.root / ".venv/mine").write_text("keep")
+    if how == "moved":
+        checkout.root = checkout.root.rename(checkout.root.parent / "moved")
+    else:
+        (checkout.root / "requirements.txt").write_text("anything==2.0\n")
+    if how == "killed":
+        killed = checkout.start("show.py", PIP_DOES="kill -9 $PPID; exit 1")
+        assert killed.wait(20) == -signal.SIGKILL and not (checkout.root / ".venv/mine").exists()
+        killed.communicate()
+    done = checkout.run("show.py", PIP_DOES="exit 1")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
+        "error: pip could not install requirements.txt (see above); the earlier .venv is back, "
+        f"and {checkout.root}/.venv/bin/python runs as before")
+    assert (checkout.root / ".venv/mine").read_text() == "keep"
+    assert sorted(path.name for path in checkout.root.glob(".venv?*")) == [".venv.lock"]
+    before = checkout.installs()
+    assert checkout.run("show.py").returncode == 0  # with a network again
+    assert checkout.installs() == before + 1 and not (checkout.root / ".venv/mine").exists()
+    assert sorted(path.name for path in checkout.root.glob(".venv?*")) == [".venv.lock"]
+
+
+def test_requirements_that_are_as_before_again_need_no_install(checkout):
+    """Catches: an install after a killed one although the earlier .venv is what is asked for."""
+    assert checkout.run("show.py").returncode == 0
+    (checkout.root / "requirements.txt").write_text("anything==2.0\n")
+    checkout.start("show.py", PIP_DOES="kill -9 $PPID; exit 1").communicate()
+    (checkout.root / "requirements.txt").write_text("anything==1.0\n")
+    assert checkout.run("show.py", PIP_DOES="exit 1").returncode == 0 and checkout.installs() == 2
+
+
+def test_a_comment_in_the_requirements_needs_no_install(checkout):
+    """Catches: minutes of pip, or offline the end of work, for a changed comment or blank line."""
+    assert checkout.run("show.py").returncode == 0
+    (checkout.root / "requirements.txt").write_text("# why\n\nanything==1.0  # as the course\n   # end\n")
+    assert checkout.run("show.py", PIP_DOES="exit 1").returncode == 0 and checkout.installs() == 1
+    (checkout.root / "requirements.txt").write_text("anything==1.0 # x\nmore@https://x/#egg=more\n")
+    assert checkout.run("show.py").returncode == 0 and checkout.installs() == 2
+    (checkout.root / "requirements.txt").write_text("anything==1.0\nmore@https://x/#egg=other\n")
+    assert checkout.run("show.py").returncode == 0 and checkout.installs() == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always puts the current folder first")
+def test_a_module_of_the_current_folder_hides_no_other(checkout, tmp_path):
+    """Catches: running a json.py or pooch.py that lies where one happens to be."""
+    (checkout.root / "room").mkdir()
+    (checkout.root / "room/where.py").write_text("import json, sys; print(json.__file__, sys.argv[1:])")
+    (tmp_path / "json.py").write_text("raise SystemExit('hidden')")
+    done = checkout.run("-m", "room.where", "a b", cwd=tmp_path)
+    assert done.returncode == 0 and "json/__init__.py ['a b']" in done.stdout, done.stderr
+
+
 def test_somebody_elses_venv_is_left_alone(checkout):
     """Catches: deleting an environment the user made; and taking one for installed that merely exists."""
     (checkout.root / ".venv/bin").mkdir(parents=True)

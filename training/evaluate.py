@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cli import progress
+from training.loop import Diverged
 from training.machine import Machine
 from training.memory import explain_out_of_memory
 from training.parallel.sharding import is_sharded
@@ -33,14 +34,15 @@ def leaves_model_as_found(function):
 
 @leaves_model_as_found
 def predict(model: nn.Module, batches: Sequence[Sequence[int]], collate: Callable[[Sequence[int]], object],
-            machine: Machine, describe: str = "predicting") -> Tensor:
+            machine: Machine, describe: str = "predicting", bar: bool = True) -> Tensor:
     """Run the model on every row and return its outputs in row order: float32 [N, ...] on the CPU.
 
     batches: row numbers, each of 0..N-1 exactly once, in any order (longest first needs the least padding). The
-    processes of machine.group share each batch, and all of them get all outputs. Raises OutOfMemory.
+    processes of machine.group share each batch, and all of them get all outputs. bar: show progress on a terminal.
+    Raises OutOfMemory, and Diverged if an output is infinite or NaN.
     """
     outputs = None
-    for rows in progress(batches, describe, "batch"):
+    for rows in progress(batches, describe, "batch") if bar else batches:
         mine, count = machine.group.share(rows)
         batch = collate(mine).to(machine.device)
         longest = batch.inputs[0].shape[1]
@@ -52,6 +54,10 @@ def predict(model: nn.Module, batches: Sequence[Sequence[int]], collate: Callabl
         if count:
             outputs[batch.index.cpu()] = output
     (outputs,) = machine.group.sum(outputs)  # each row is zero in all processes but one
+    finite = outputs.isfinite().reshape(len(outputs), -1).all(dim=1)
+    if not finite.all():
+        raise Diverged(f"while {describe}, the model's answers to {int((~finite).sum())} of {len(outputs)} texts "
+                       "became NaN or infinite")
     return outputs
 
 
@@ -64,9 +70,12 @@ class Score:
     examples: int
 
     @property
-    def standard_error(self) -> float:
-        """Standard error of the accuracy p on N examples, from N alone: sqrt(p (1 - p) / N)."""
-        return (self.accuracy * (1 - self.accuracy) / self.examples) ** 0.5
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the accuracy, from the number of examples alone; it holds at 0 and 1, too."""
+        p, n, z = self.accuracy, self.examples, 1.959964
+        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+        return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def score(labels: Sequence[int], predicted: Sequence[int]) -> Score:

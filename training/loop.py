@@ -34,6 +34,28 @@ def classification(model: nn.Module, batch) -> Outcome:
     return Outcome(F.cross_entropy(logits, batch.labels), correct)
 
 
+def weighted_classification(weights: Tensor) -> Objective:
+    """Return `classification` with each row's loss multiplied by weights[label]; weights [num_labels] float32.
+
+    The mean is over the rows, not over their weights, so that a batch in parts has the same gradient as in one.
+    """
+    def objective(model: nn.Module, batch) -> Outcome:
+        logits = model(*batch.inputs).float()
+        correct = (logits.detach().argmax(dim=1) == batch.labels).sum()
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        return Outcome((losses * weights.to(losses.device)[batch.labels]).mean(), correct)
+
+    return objective
+
+
+def balanced_weights(labels: Sequence[int], num_labels: int) -> Tensor:
+    """Return weights [num_labels] with which each label that occurs has the same part in the loss; their mean over the
+    rows is 1, and a label that does not occur has weight 0."""
+    counts = torch.bincount(torch.tensor(labels), minlength=num_labels).float()
+    weights = len(labels) / (counts * (counts > 0).sum())
+    return torch.where(counts > 0, weights, torch.zeros(()))
+
+
 @dataclass
 class TrainState:
     """The position of a run. Together with model, optimizer and random generators it is all that resuming needs."""
@@ -57,7 +79,7 @@ class TrainState:
 
 
 class Diverged(UserError):
-    """The loss or the gradients are no longer finite."""
+    """The loss, the gradients, the weights or a model's outputs are no longer finite."""
 
 
 @dataclass
@@ -86,7 +108,8 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objectiv
     `after_step` runs after each optimizer step. `after_epoch` runs after an epoch's last step, when state.epoch is one
     higher already but the sums still belong to that epoch. Training can be saved in both and resumed from there.
 
-    Raises OutOfMemory, and Diverged if the loss or a gradient is not finite; the weights are those before this step.
+    Raises OutOfMemory. Raises Diverged if the loss or a gradient is not finite, with the weights of before this step;
+    and if the step makes a weight infinite or NaN, before anything can be saved.
     """
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
@@ -106,15 +129,15 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objectiv
                 loss, correct = backward(model, todo, feed, objective, machine)
 
                 # Check and clip the gradient.
-                norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-                if not math.isfinite(loss) or not math.isfinite(norm):
-                    raise diverged(state.step + 1, float(loss), float(norm), feed.name_rows(rows))
+                norm = total_norm([p.grad for p in parameters if p.grad is not None])
+                require_finite(state.step + 1, feed.name_rows(rows), ("loss", loss), ("gradient's norm", norm))
                 if max_grad_norm is not None:
                     nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
 
                 # Step.
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                require_finite(state.step + 1, feed.name_rows(rows), ("weights' norm", total_norm(parameters)))
             if scheduler is not None:
                 scheduler.step()
 
@@ -156,8 +179,14 @@ def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
     return [rows[start:start + size] for start in range(0, len(rows), size)]
 
 
-def diverged(step: int, loss: float, norm: float, names: Sequence[str]) -> Diverged:
-    """Return the error: which value is infinite or NaN, at which step, on which examples."""
-    what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return Diverged(f"{what} at step {step} (examples {shown}); the weights before it are kept")
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all numbers in some tensors, or their parts in all processes: a scalar."""
+    return full_tensor(nn.utils.get_total_norm([tensor.detach() for tensor in tensors]))
+
+
+def require_finite(step: int, names: Sequence[str], *values: tuple[str, Tensor]) -> None:
+    """Raise Diverged, which names the step and its examples, if one of the values (what, scalar) is infinite or NaN."""
+    for what, value in values:
+        if not math.isfinite(value):
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise Diverged(f"the {what} became {float(value)} at step {step} (examples {shown})")

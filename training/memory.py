@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
 
-# Parts of the messages of PyTorch's plain RuntimeErrors: on the CPU, on MPS, in CUDA's libraries.
-OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")
+# Parts of the messages of plain errors: PyTorch's on the CPU, on MPS, in CUDA's libraries; of an import; the system's.
+OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "failed to map segment",
+                       "Cannot allocate memory")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h of the GNU C library
 
 
@@ -33,7 +34,7 @@ def explain_out_of_memory(doing: str, what: str, longest: int | None = None) -> 
     """Turn a shortage of memory inside into OutOfMemory; one from further inside passes unchanged: it knows more."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY_TEXTS)):
             raise

@@ -88,6 +88,16 @@ def test_wrong_flags_exit_2(words, capsys):
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--run-name", "a\nerror: disk erased"], ["--run-name=a\r\nb"], ["--no\npe"],
+                                   ["--out", "a\u2028b"]])
+def test_no_value_forges_a_line(words, capsys):
+    """Catches a value with a line break, which would begin a line of its own in every message that names it."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(*words)
+    said = capsys.readouterr().err.splitlines()
+    assert exit_info.value.code == 2 and len(said) == 2 and said[0].startswith("error: a line break in '")
+
+
 def test_validation_is_the_dataclasses():
     """Catches from_arguments bypassing __post_init__."""
     with pytest.raises(UserError, match="batch-size"):

@@ -2,11 +2,13 @@
 
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.files import replacing, sha256_file, write_atomic
+from common.files import STALE, open_regular, replacing, require_writable, sha256_file, write_atomic
 
 
 def test_write_and_replace(tmp_path):
@@ -83,3 +85,54 @@ def test_a_replaced_file_has_the_usual_permissions(tmp_path):
         temporary.write_bytes(b"weights")
         temporary.chmod(0o600)
     assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_later_write_removes_what_killed_writes_left(tmp_path):
+    """Catches temporary files that stay for good; one of a writer that is alive, or a file of the user's, removed."""
+    old = time.time() - STALE - 60
+    for name, at in ((".123-0a1b2c3d.tmp", old), (".124-0a1b2c3d.tmp", time.time()), (".mine.tmp", old)):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (at, at))
+    (tmp_path / ".125-0a1b2c3d.tmp").mkdir()  # cannot be unlinked, and is no reason to fail
+    write_atomic(tmp_path / "a", b"x")
+    assert sorted(os.listdir(tmp_path)) == [".124-0a1b2c3d.tmp", ".125-0a1b2c3d.tmp", ".mine.tmp", "a"]
+
+
+@pytest.mark.parametrize("mode", ["rb", "rb+", "ab+", "wb"])
+def test_no_link_is_followed(tmp_path, mode):
+    """Catches a link that leads a write, or a read, to another file."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("victim")
+    (tmp_path / "dangling").symlink_to("made")
+    for name in ("link", "dangling"):
+        with pytest.raises(OSError, match="it is a link"):
+            open_regular(tmp_path / name, mode, follow=False)
+    assert (tmp_path / "victim").read_bytes() == b"precious" and not (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+@pytest.mark.parametrize("mode", ["rb", "rb+", "ab+"])
+def test_a_pipe_is_not_waited_for(tmp_path, mode):
+    """Catches a program that hangs because a pipe is in a file's place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(tmp_path / "pipe", mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of names are asked of POSIX systems")
+@pytest.mark.parametrize("path, said", [
+    ("n" * 256, "File name too long"), ("new/" + "n" * 256 + "/a", "File name too long"),
+    ("new/" * 1024 + "a", "File name too long"), ("new/" * 1020 + "a", None), ("folder", "folder is a folder"),
+    ("file/a", "file is not a folder"), ("n" * 255, None), ("new/folder/a", None), ("file", None), ("link", None)])
+def test_a_file_that_cannot_be_written_is_found_beforehand(tmp_path, monkeypatch, path, said):
+    """Catches a place that fails after hours of work, and one that would have done; nothing is made meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("folder")
+    if said is None:
+        require_writable(Path(path))
+    else:
+        with pytest.raises(UserError, match=said):
+            require_writable(Path(path))
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]

@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import http.server
+import os
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     asked: list[str]
     lie = ""
+    slow = False
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -49,6 +52,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Content-Length", str(len(CONTENT[name]) if self.lie == "cut" else len(body)))
             self.end_headers()
             self.wfile.write(body)
+        elif self.slow and name == "ids-b.csv":
+            self.send_response(200)
+            self.send_header("Content-Length", "70000")
+            self.end_headers()
+            with suppress(OSError):  # a client that gives up
+                for _ in range(200):
+                    self.wfile.write(b"b")
+                    time.sleep(0.05)
         else:
             super().do_GET()
 
@@ -121,6 +132,26 @@ def test_a_wrong_answer_leaves_nothing_half_written(server, tmp_path, monkeypatc
     handler.lie = ""
     run(monkeypatch, "--base-url", url, "--to", to)
     assert files(to) == CONTENT and handler.asked.count("/ids-a.csv") == 1
+
+
+def test_a_server_that_sends_a_byte_now_and_then(server, tmp_path, monkeypatch):
+    """Catches days of waiting: each byte comes in time, the file never."""
+    url, handler = server
+    handler.slow = True
+    monkeypatch.setattr(download, "PATIENCE", 1)
+    with pytest.raises(UserError, match=r"cannot fetch .*ids-b\.csv: .*only \d+ bytes in 1 seconds") as caught:
+        run(monkeypatch, "--base-url", url, "--to", tmp_path / "data")
+    assert "--from FOLDER" in str(caught.value) and files(tmp_path / "data") == {"ids-a.csv": CONTENT["ids-a.csv"]}
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_what_is_no_file_is_not_imported(source, tmp_path, monkeypatch, kind):
+    """Catches waiting for a pipe for ever."""
+    path = source / "ids-b.csv"
+    path.unlink()
+    os.mkfifo(path) if kind == "a pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"cannot read .*ids-b\.csv: not a regular file"):
+        run(monkeypatch, "--from", source, "--to", tmp_path / "data")
 
 
 def test_unreachable(tmp_path, monkeypatch):

@@ -52,6 +52,28 @@ def test_quoted_fields(tmp_path):
     assert texts == ['two\nlines, "quoted"', "a\ttab", 'mid "quote" mark']
 
 
+@pytest.mark.parametrize("text, labelled", [
+    ("one\ttab\nand a line", True), ("one\ttab\nand a line", False), ("line\none\ttab", True), ("\t\n\t", True),
+    ("a\tb\tc\n\n\td", True), ("one\ttab\r\nand\ta line", True)])
+def test_tabs_and_line_breaks_in_one_quoted_field(tmp_path, text, labelled):
+    """Catches a field that is closed and was refused as never closed; the columns are few, so it looks like rows."""
+    content = f'id\tsentence\tsentiment\na\t"{text} end"\t0\nb\tx\t1\n'.encode()
+    assert [e.text for e in read(tmp_path, content, labelled=labelled)] == [f"{text} end".strip(), "x"]
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ([3], ":4: column 'sentence': the sentence is empty"),
+    ([1, 3, 4], ":2: column 'sentence': the sentence is empty; also wrong: line 4, 5"),
+    (range(1, 11), "the sentence is empty; also wrong: line 3, 4, 5, 6, 7, 8, 9, 10, 11"),
+    (range(1, 31), "also wrong: line 3, 4, 5, 6, 7, 8, 9, 10, 11 and 20 more")])
+def test_all_wrong_rows_are_named_at_once(tmp_path, wrong, said):
+    """Catches a fault that is told one run at a time, and thousands of lines in one message."""
+    content = HEADER + b"".join(b"0\tid%d\t%s\t1\n" % (n, b"" if n in wrong else b"x") for n in range(1, 40))
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, content)
+    assert str(caught.value).endswith(said)
+
+
 def test_unlabelled(tmp_path):
     """Catches a label column that is required, read or checked in a test file."""
     assert read(tmp_path, b"0\t\tid\tsentence\n1\t0.0\ta\thm\n", labelled=False) == [Example("a", "hm", None)]
@@ -120,7 +142,10 @@ BAD = {
     "UTF-8 cut short": (HEADER + b"0\ta\tx\xc3", ":2: not UTF-8: byte 0xc3"),
     "UTF-16": ("id\tsentence\n".encode("utf-16"), ":1: this is UTF-16"),
     "NUL": (HEADER + b"0\ta\tx\x00y\t1\n", ":2: a NUL character"),
-    "a gzip file": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff", ":1: not UTF-8"),
+    "Parquet": (b"PAR1" + b"\x15\xff" * 9, ":1: this is a Parquet file, not text"),
+    "UTF-16 without a mark": ("id\tsentence\n".encode("utf-16-le"), ":1: this is UTF-16; save the file as UTF-8"),
+    "an Excel file": (b"PK\x03\x04..xl/workbook.xml", ":1: this is an Excel workbook; in Excel, save the sheet as"),
+    "a gzip file": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff", ":1: this is a gzip file; unpack it"),
     "quote never closes": (HEADER + b'0\ta\tx\t1\n1\tb\t"Great, he said.\t1\n2\tc\tx\t1\n',
                            ":3: column 'sentence': a quote opens here and never closes"),
     "quote closes rows later": (HEADER + b'0\ta\t"Great.\t1\n1\tb\t"x"\t1\n',
@@ -155,7 +180,7 @@ def test_bad_paths(tmp_path):
         read_examples(os.devnull, labelled=True)
 
 
-SENTENCES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\t"), min_size=1)
+SENTENCES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 ROWS = st.lists(st.tuples(SENTENCES.filter(str.strip), st.integers(0, 4)), min_size=1, max_size=5)
 
 

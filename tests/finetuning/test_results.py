@@ -1,19 +1,25 @@
 """Prediction files, byte for byte; what results are compared with, on data whose answers are known; the table."""
 
+import csv
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from common.errors import UserError
 from finetuning import results
 from finetuning.results import (
     Result,
     closing_table,
+    labels_left_out,
     majority_class,
-    prediction_file,
+    no_better,
     tfidf_logistic_regression,
     write_predictions,
+    write_table,
 )
+from finetuning.settings import prediction_file
 from training.evaluate import Score
 
 
@@ -125,8 +131,62 @@ def test_the_closing_table():
                Result("cfimdb-sample", Score(0.5, 0.3, 1101), Score(1.0, 1.0, 1101), Score(0.9, 0.89, 1101), 10)]
     lines = closing_table(results, "last-linear-layer").splitlines()
     numbers = [re.findall(r"\d\.\d{3}", line) for line in lines]
-    assert numbers == [[], ["0.250", "0.043", "0.100"], ["0.400", "0.049", "0.350"], ["0.500", "0.050", "0.450"],
-                       ["0.500", "0.015", "0.300"], ["1.000", "0.000", "1.000"], ["0.900", "0.009", "0.890"], []]
+    assert numbers == [[], ["0.250", "0.100"], ["0.400", "0.350"], ["0.500", "0.450"],
+                       ["0.500", "0.300"], ["1.000", "1.000"], ["0.900", "0.890"], [], []]
+    assert [re.findall(r"\((\d\.\d\d)-(\d\.\d\d)\)", line) for line in lines[3:6]] == [
+        [("0.40", "0.60")], [("0.47", "0.53")], [("1.00", "1.00")]]
     assert "sst (100) " in lines[1] and "cfimdb-sample (1101) " in lines[4]
-    assert "this run, last-linear-layer, epoch 7 " in lines[3] and "epoch 10 " in lines[6]
-    assert len({len(line) for line in lines[1:7]}) == 1
+    assert "last-linear-layer, epoch 7 " in lines[3] and "last-linear-layer, epoch 10 " in lines[6]
+    assert len({len(line) for line in lines[:7]}) == 1 and max(map(len, lines)) <= 79
+
+
+def test_three_texts_all_right_prove_little():
+    """Catches an interval of no width: 3 of 3 is no evidence for more than 44%."""
+    three = Score(1.0, 1.0, 3)
+    assert "1.000 (0.44-1.00)" in closing_table([Result("own", three, three, three, 1)], "full-model")
+
+
+def test_a_table_of_predictions_is_read_back_by_any_program(tmp_path):
+    """Catches a first column without a name, separators in names and ids, and labels of other rows."""
+    names, ids = ("so, so", 'a "hit"', "\uc88b\ub2e4"), ["001", "x y", "zo\u00eb"]
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1e4, 2.5], [90.0, 0.0, 0.0]])
+    write_table(tmp_path / "new" / "table.csv", ids, logits, names)
+    with open(tmp_path / "new" / "table.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "label", "name", *(f"p_{name}" for name in names)]
+    assert [row[:3] for row in rows] == [["001", "1", names[1]], ["x y", "2", names[2]], ["zo\u00eb", "0", names[0]]]
+    assert rows[0][3:] == ["0.042010", "0.843795", "0.114195"] and rows[2][3:] == ["1.000000", "0.000000", "0.000000"]
+
+
+def test_the_table_shows_a_scored_test_file():
+    """Catches a test score that is shown as dev's, or lines that are too wide for a terminal."""
+    score = Score(0.5, 0.4, 120)
+    result = Result("cfimdb-sample", score, score, Score(0.75, 0.7, 120), 7, Score(0.25, 0.2, 240))
+    lines = closing_table([result, replace(result, test=None)], "last-linear-layer").splitlines()
+    assert lines[3].startswith("                      last-linear-layer, epoch 7    0.750 ")
+    assert lines[4].startswith("its test file (240)   last") and " 0.250 (" in lines[4] and lines[4].endswith(" 0.200")
+    assert len(lines) == 1 + 4 + 3 + 2 and max(map(len, lines)) <= 79
+
+
+@pytest.mark.parametrize("predicted, labels, said", [
+    ([0, 1, 2], [2, 1, 0], None),
+    ([0, 1, 2, 2], [0, 1, 1, 0], None),  # one more than dev has is no label left out
+    ([0, 0, 1], [0, 1, 2], "warning: this run predicts 2 of 3 labels, never 'c'; try --class-weights balanced with "
+                           "--select-by macro-f1"),
+    ([2, 2, 2], [0, 1, 2], "warning: this run predicts one label only, 'c'; try a higher rate (--lr find shows one), "
+                           "more --epochs, or --class-weights balanced with --select-by macro-f1"),
+    ([0, 0], [0, 0], None)])
+def test_labels_that_are_never_predicted(predicted, labels, said):
+    """Catches a run that leaves labels out in silence, and a warning where dev has no other label."""
+    line = labels_left_out(predicted, labels, "abc")
+    assert (line and line.replace("\n  ", " ")) == said and all(len(part) < 80 for part in (line or "").splitlines())
+
+
+def test_a_run_that_is_no_better_than_the_majority():
+    """Catches a run that has learnt nothing and does not say so, and a warning for one that has."""
+    majority = Score(0.6, 0.3, 10)
+    assert no_better(Score(0.61, 0.2, 10), majority) is None
+    for accuracy in (0.6, 0.5):
+        line = no_better(Score(accuracy, 0.5, 10), majority)
+        assert line.startswith("warning: this run is not better than the majority class; try more --epochs")
+        assert all(len(part) < 80 for part in line.splitlines())

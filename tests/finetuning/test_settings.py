@@ -10,6 +10,7 @@ import pytest
 
 from common import cli
 from common.errors import UserError
+from data.columns import Options
 from data.tasks import TASKS
 from finetuning.recipes import COURSE_DEFAULTS, TINY_DEFAULTS
 from finetuning.settings import TINY, Settings
@@ -115,7 +116,14 @@ def test_your_own_data():
     ({"name": "mine"}, "--name describes your own data"),
     ({**OWN, "data": ("sst",)}, "not both"),
     ({**OWN, "quick": True}, "not both"),
-    ({**OWN, "num_labels": None}, "--num-labels N"),
+    ({"dev_share": 0.1}, "--dev-share describes your own data"),
+    ({"label_column": "x"}, "--label-column describes your own data"),
+    ({"train": Path("a")}, "(or --dev-share 0.1)"),
+    ({**OWN, "dev_share": 0.1}, "either --dev or --dev-share, not both"),
+    ({"train": Path("a"), "dev_share": 1.0}, "--dev-share must be between 0 and 1, not 1.0"),
+    ({"train": Path("a"), "dev_share": float("nan")}, "--dev-share must be between 0 and 1"),
+    ({**OWN, "separator": "ab"}, "--separator must be a character or the word tab, not 'ab'"),
+    ({**OWN, "separator": '"'}, "--separator must be a character"),
     ({"data": ("sst", "imdb")}, "no task 'imdb'; there are sst, cfimdb"),
     ({"skip_rule": ("tags",)}, "no rule 'tags'; there are"),
     ({"use_gpu": True, "device": "cpu"}, "--use_gpu means --device cuda"),
@@ -160,6 +168,24 @@ def test_refusals_of_your_own_task(given, said):
         Settings(**{**OWN, **given}).tasks()
 
 
+def test_your_own_data_needs_no_number_of_labels():
+    """Catches: a flag that the files answer."""
+    task, = parse("--train", "a.csv", "--dev-share", "0.2", "--seed", "5", "--separator", "tab", "--text-column", "T",
+                  "--label-column", "L", "--id-column", "I").tasks()
+    assert (task.num_labels, task.label_names, task.dev) == (None, (), None)
+    assert task.own == Options("\t", "T", "L", "I", dev_share=0.2, seed=5)
+    assert parse("--train", "a", "--dev", "b", "--seed", "5").tasks()[0].own == Options()  # the seed decides no file
+
+
+def test_a_rate_or_the_word_find():
+    """Catches: a rate read as a word, another word taken for a rate, find taken for a rate to train at."""
+    assert parse("--lr", "1e-3").lr == 1e-3
+    found = parse("--lr", "find")
+    assert found.lr == "find" and found.recipe(TASKS["sst"]) == parse().recipe(TASKS["sst"])
+    with pytest.raises(SystemExit):
+        parse("--lr", "fined")
+
+
 @pytest.mark.parametrize("given", [{"lr": 0.0}, {"warmup": 0.0}, {"warmup": 1.0}, {"hidden_dropout_prob": 0.0},
                                    {"seed": 0}, {"save_minutes": 0.0}, {"use_gpu": True, "device": "cuda"}])
 def test_limits_themselves_are_fine(given):
@@ -172,3 +198,24 @@ def test_settings_need_no_pytorch(root):
     code = ("import sys, finetuning.settings\n"
             "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'sklearn')))")
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize("content, said", [
+    ("text,label\na,\n", "error: x.csv: column 'label': every row is empty"),
+    ("id,sentence,mood\na,b,c\n", "--label-column NAME says which one it is"),
+    ("id,text,label\n1,a,0\n1,b,1\n", "--id-column none numbers the rows instead"),
+    ("text,label\na,good\nb,bad\nc,so\n", "Without --num-labels the labels are taken as the files have them; "
+                                             "--label-names A B gives their order")])
+def test_wrong_data_is_refused_before_pytorch_is_imported(root, tmp_path, content, said):
+    """Catches seconds of waiting before a fault is told, and a fault without the flag that mends it."""
+    (tmp_path / "x.csv").write_text(content)
+    code = ("import sys\nsys.argv = ['classifier.py', '--train', 'x.csv', '--dev', 'x.csv', '--num-labels', '2']\n"
+            f"sys.argv += ['--model', {str(TINY)!r}]\n"
+            "from finetuning.settings import read_settings\n"
+            "try: read_settings('')\nfinally: print([name for name in ('torch', 'sklearn') if name in sys.modules])")
+    if "every row" in said:  # a number of labels that was given asks nothing of the file
+        code = code.replace(", '--num-labels', '2']", "]")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 2 and said in done.stderr and done.stdout == "[]\n"
+    assert len(done.stderr.splitlines()) <= 2

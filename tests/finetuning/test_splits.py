@@ -105,9 +105,9 @@ def test_lower_casing_is_the_tasks(tmp_path, tokenizer):
     class Spy:
         pad_id = tokenizer.pad_id
 
-        def encode(self, texts, max_length, lowercase):
+        def encode(self, texts, max_length, lowercase, keep_end):
             asked.append(lowercase)
-            return tokenizer.encode(texts, max_length, lowercase)
+            return tokenizer.encode(texts, max_length, lowercase, keep_end)
 
     task = custom_task(write(tmp_path / "train.csv", [1]), write(tmp_path / "dev.csv", [2]), num_labels=2)
     for lowercase in (True, False):

@@ -20,7 +20,9 @@ def test_defaults_are_the_124m_model():
     ("vocab_size", 0), ("hidden_size", -1), ("num_hidden_layers", True), ("num_attention_heads", 2.0),
     ("intermediate_size", -1), ("max_position_embeddings", "12"), ("hidden_dropout_prob", 1.1),
     ("hidden_dropout_prob", float("nan")), ("attention_probs_dropout_prob", -0.1), ("layer_norm_eps", -1.0),
-    ("initializer_range", float("inf"))])
+    ("initializer_range", float("inf")), ("layer_norm_eps", 1e300), ("layer_norm_eps", True),
+    ("hidden_dropout_prob", "0.1"), ("attention_probs_dropout_prob", None), ("initializer_range", [0.1]),
+    ("layer_norm_eps", 10**400), ("layer_norm_eps", 1j)])
 def test_nonsense_is_refused_by_name(field, value):
     """Catches: a configuration that fails later, far from its cause."""
     with pytest.raises(ValueError, match=field):

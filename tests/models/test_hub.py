@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,17 +21,23 @@ from models.pretrained import PretrainedError, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights" * 1000,
-         "tokenizer.json": b"{}", "vocab.json": b"{}", "merges.txt": b"", "README.md": b"read me",
+         "tokenizer.json": b"{ }", "vocab.json": b"{}", "merges.txt": b"", "README.md": b"read me",
          "pytorch_model.bin": b"pickled", "onnx/config.json": b"{}", "onnx/model.safetensors": b"other"}
 SCRIPT = """
 import sys
 from models import hub
 hub.PATIENCE = float(sys.argv[3])
+hub.SLOW = 6 * hub.PATIENCE
 try:
     print(hub.resolve(sys.argv[1], sys.argv[2] or None))
 except hub.PretrainedError as error:
     sys.exit(f"error: {error}")
 """
+
+
+def git_hash(content):
+    """The name that git gives to a file's content."""
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
 
 class ImitatedHub(http.server.BaseHTTPRequestHandler):
@@ -45,16 +51,17 @@ class ImitatedHub(http.server.BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/some/gpt/revision/(.*)|/api/models/some/gpt()", path):
             if match[1] in ("", None, "main", "v1", COMMIT):
                 names = [{"rfilename": name} for name in self.server.files]
-                self.reply(200, json.dumps({"id": "some/gpt", "sha": COMMIT, "siblings": names}).encode())
+                self.reply(200, json.dumps({"id": "some/gpt", "sha": self.server.sha, "siblings": names}).encode())
             else:
                 self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif path.startswith(f"/api/models/some/gpt/tree/{COMMIT}"):
             self.reply(200, json.dumps([
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
                 for name, content in self.server.files.items()]).encode())
         elif (name := path.removeprefix(f"/some/gpt/resolve/{COMMIT}/")) in self.server.files:
             content = self.server.files[name]
-            self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+            etag = hashlib.sha256(content).hexdigest() if name == "model.safetensors" else git_hash(content)
+            self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', **self.server.headers})
         else:
             self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
@@ -65,8 +72,17 @@ class ImitatedHub(http.server.BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "GET":
+            return
+        if self.path.endswith(self.server.damaged):
+            content = bytes([content[0] ^ 1]) + content[1:]
+        if not self.path.endswith(self.server.slow):
             self.wfile.write(content)
+            return
+        with suppress(OSError):  # a client that gives up
+            for number in range(len(content)):
+                self.wfile.write(content[number:number + 1])
+                time.sleep(0.05)
 
     def log_message(self, *_):
         pass
@@ -74,9 +90,14 @@ class ImitatedHub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def imitation():
-    """A hub with one repository, some/gpt; .files, .answer (for everything) and .asked may be changed and read."""
+    """A hub with one repository, some/gpt; .files, .answer (for everything) and .asked may be changed and read.
+
+    .slow: end of the paths answered byte by byte; .damaged: of those with a flipped bit; .sha, .headers: as stated.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ImitatedHub)
     server.files, server.answer, server.asked = dict(FILES), None, []
+    server.slow = server.damaged = "nothing"
+    server.sha, server.headers = COMMIT, {}
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -151,6 +172,39 @@ def test_somebody_listens_and_says_nothing(ask):
     with silent_server() as endpoint:
         _, error, seconds = ask(endpoint, patience=1)
     assert seconds < 10 and "cannot be had from" in error and "Timeout" in error
+
+
+@pytest.mark.parametrize("slow", ["model.safetensors", "gpt"])
+def test_a_hub_that_sends_a_byte_now_and_then(imitation, ask, slow):
+    """Catches days of waiting: each byte comes in time, the file never."""
+    imitation.slow = slow
+    _, error, seconds = ask(imitation.url, patience=0.5)
+    assert seconds < 20 and "cannot be had from" in error and "TimeoutError: only" in error
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_files_damaged_on_their_way(imitation, ask, name):
+    """Catches flipped bits that are trained on, and a damaged file that stays in the cache for every later run."""
+    imitation.damaged = f"/resolve/{COMMIT}/{name}"
+    folder, error, _ = ask(imitation.url)
+    assert folder is None and f"{name} was damaged on its way" in error and error.count("\n") == 0
+    imitation.damaged = "nothing"
+    folder, error, _ = ask(imitation.url)
+    assert error == "" and Path(folder, name).read_bytes() == FILES[name]
+
+
+@pytest.mark.parametrize("where, value", [("sha", "../../x"), ("sha", "/tmp/x"), ("ETag", "../../x"),
+                                          ("X-Linked-ETag", "a\\b"), ("X-Repo-Commit", "..")])
+def test_hashes_that_are_paths(imitation, ask, where, value, tmp_path):
+    """Catches files written outside of the hub's cache: the library makes their names of what the hub answers."""
+    if where == "sha":
+        imitation.sha = value
+    else:
+        imitation.headers[where] = value
+    folder, error, _ = ask(imitation.url)
+    assert folder is None and error.startswith("error: the hub answers with a damaged hash, '")
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert "x" not in names and not names & {*FILES}
 
 
 @pytest.mark.parametrize("answer", [(500, b"oops"), (503, b""), (200, b"<html>Please log in</html>"), (200, b"[]"),

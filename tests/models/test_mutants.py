@@ -29,6 +29,19 @@ MODEL = {
     "M57 eps": ("first differs", [("eps=config.layer_norm_eps", "eps=1e-2")]),
     "M58 last position": ("it is the last position", [(LAST, "last = torch.full((B,), T - 1)")]),
     "M58 one too far": ("one too far", [(LAST, "last = attention_mask.sum(dim=1).clamp(max=T - 1)")]),
+    "M58 sum is no position": ("one too far", [(LAST, "last = attention_mask.sum(dim=1)")]),
+    "M58 before the norm": ("before the final LayerNorm", [
+        ("last_token = hidden_states[", "last_token = self.encode(self.embed(input_ids), attention_mask)[")]),
+    "a tuple": ("forward returns a tuple", [
+        ('{"last_hidden_state": hidden_states, "last_token": last_token}', "hidden_states, last_token")]),
+    "another key": ("the keys ['last_hidden_state', 'last']", [('"last_token": last', '"last": last')]),
+    "no return": ("is `return` missing?", [(EMBED, EMBED.removeprefix("return "))]),
+    "M59 probabilities": ("these are probabilities", [(TOKEN, TOKEN.replace("hidden", "(hidden") + ").softmax(-1)")]),
+    "M60 last layer left out": ("the last layer is not run", [(LOOP, LOOP.replace("layers:", "layers[:-1]:"))]),
+    "M60 layers side by side": ("every layer gets the embeddings", [
+        (LOOP, LOOP.replace("for", "x = hidden_states\n        for", 1)), ("layer(hidden_states,", "layer(x,")]),
+    "mask too weak": ("the mask is too weak", [("torch.finfo(hidden_states.dtype).min", "-2")]),
+    "mask of NaN": ("the mask holds NaN", [("torch.finfo(hidden_states.dtype).min", "-float('inf')")]),
     "M58 first": ("the first token", [(LAST, "last = torch.zeros(B, dtype=torch.long)")]),
     "M59 .T of the module": ("AttributeError", [(TOKEN, TOKEN.replace(".weight", ""))]),
     "M59 not transposed": ("RuntimeError", [(TOKEN, TOKEN.removesuffix(".T"))]),

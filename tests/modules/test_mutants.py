@@ -18,13 +18,20 @@ ATTENTION = {  # name: (part of a mistake that must be named, edits)
     "M28 scale by hs": ("divided by the head size", [("math.sqrt(hs)", "hs")]),
     "M28 scale by sqrt(C)": ("sqrt(hidden size)", [("math.sqrt(hs)", "math.sqrt(hidden_states.shape[-1])")]),
     "M28 scale twice": ("divided by the head size", [("math.sqrt(hs)", "math.sqrt(hs) / math.sqrt(hs)")]),
+    "M28 scale upside down": ("multiplied by sqrt(head size)", [(" / math.sqrt(hs)", " * math.sqrt(hs)")]),
     "M29 no causal mask": ("there is no causal mask", [(CAUSAL, "scores")]),
     "M30 one ahead": ("one token ahead", [(".tril()", ".tril(1)")]),
     "M30 strict": ("hides each token from itself", [(".tril()", ".tril(-1)")]),
+    "M30 earlier tokens hidden": ("hides earlier tokens", [(".tril()", ".triu(1)")]),
+    "M37 query for key": ("made by self.query, self.query and self.value",
+                          [("self.split_heads(self.key(", "self.split_heads(self.query( ")]),
     "M31 transposed": ("transposed", [(".tril()", ".triu()")]),
-    "M32 masked scores are 0": ("", [(CAUSAL, CAUSAL.replace("-math.inf", "0.0"))]),
+    "M32 masked scores are 0": ("set to 0", [(CAUSAL, CAUSAL.replace("-math.inf", "0.0"))]),
     "M33 mask after softmax": ("", [(CAUSAL, "scores"), (SOFTMAX, "self.dropout(scores.softmax(dim=-1).tril())")]),
     "M34 padding multiplied": ("", [(PADDING, PADDING.replace("+", "*"))]),
+    "M34 all scores multiplied": ("the same weight", [(PADDING, PADDING.replace("+", "*")), (CAUSAL, "scores"), (
+        "weights = ", "scores = scores.masked_fill(~causal, -math.inf); weights = ")]),
+    "M35 padding subtracted": ("subtracted", [(PADDING, PADDING.replace("+", "-"))]),
     "M35 padding ignored": ("attention_mask is ignored", [(PADDING, "")]),
     "M35 padding inverted": ("inverted", [(PADDING, " - 1e9 * (attention_mask == 0)")]),
     "M35 padding too weak": ("too weak", [(PADDING, " + attention_mask.clamp(min=-1)")]),
@@ -68,6 +75,24 @@ LAYER = {
     "M45 first norm twice": ("both places", [(NORM_2, NORM_1)]),
     "M46 residual of the normed input": ("taken from the normalised input", [
         ("attended = self", f"x = {NORM_1}; attended = self"), (f"self_attention({NORM_1}", "self_attention(x")]),
+    "M46 second residual normed": ("the second residual is taken", [
+        ("inner = ", "x = self.out_layer_norm( x); inner = "), (NORM_2, "x")]),
+    "M46 both residuals normed": ("both residuals are taken", [
+        ("x = hidden_states", "x = self.attention_layer_norm( hidden_states)"), (NORM_1, "x"),
+        ("inner = ", "x = self.out_layer_norm( x); inner = "), (NORM_2, "x")]),
+    "M46 second residual from the input": ("not to the first half's sum", [
+        (SECOND, SECOND.replace("x +", "hidden_states +"))]),
+    "M45 no norm": ("both norms are missing", [(NORM_1, "x"), (NORM_2, "x")]),
+    "M45 norms behind the branches": ("come after the branches", [
+        (NORM_1, "x"), (NORM_2, "x"), (FIRST, "x = x + self.attention_layer_norm(self.attention_dense(attended))"),
+        (SECOND, "return x + self.out_layer_norm(self.out_dense(inner))")]),
+    "M47 both residuals missing": ("both residual connections", [
+        (FIRST, FIRST.replace("x + ", "")), (SECOND, SECOND.replace("x + ", ""))]),
+    "M50 activation after attention": ("a GELU after attention_dense", [
+        ("self.attention_dense(attended)", 'F.gelu(self.attention_dense(attended), approximate="tanh")')]),
+    "M50 a second activation": ("a GELU after out_dense", [
+        ("self.out_dense(inner)", 'F.gelu(self.out_dense(inner), approximate="tanh")')]),
+    "mask not handed on": ("attention_mask does not reach", [("attention_mask)\n        x", "None)\n        x")]),
     "M47 first residual missing": ("first residual connection is missing", [(FIRST, FIRST.replace("x + ", ""))]),
     "M47 second residual missing": ("second residual connection is missing",
                                     [(SECOND, SECOND.replace("x + ", ""))]),
@@ -136,7 +161,8 @@ def test_the_exact_gelu_passes_with_a_note():
     assert layer.known_answer(mutate("modules/gpt2_layer.py", ("import torch", "import torch ")).GPT2Layer).note == ""
     wrong = mutate("modules/gpt2_layer.py", (', approximate="tanh"', ""), (
         "self.out_dropout(self.out_dense(inner))", "self.out_dense(inner)")).GPT2Layer
-    assert caught_by(layer.CHECKS, wrong) == ["out_dropout: there is no dropout here"]
+    assert caught_by(layer.CHECKS, wrong) == [
+        "out_dropout: there is no dropout here in training: call self.out_dropout"]
 
 
 @pytest.mark.parametrize("old, new", [

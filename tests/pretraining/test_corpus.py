@@ -324,25 +324,91 @@ def test_ids_are_reused_while_nothing_changed(tokenizer, text, tmp_path):
     before = times(files)
     assert encode([text], tokenizer, folder) == files and times(files) == before
     os.utime(text, (1, 1))
-    touched = encode([text], tokenizer, folder)
-    assert not set(touched) & set(files)
-    text.write_text(text.read_text() + "\nmore")
-    os.utime(text, (1, 1))
-    assert not {*encode([text], tokenizer, folder)} & {*touched, *files}
-    train_tokenizer([text], 258, 1, tmp_path / "tokenizer.json")
-    other = encode([text], Tokenizer.load(tmp_path), folder)
-    assert len(set(folder.iterdir())) == 8 and read(other[0]) != read(files[0])
+    moved = text.rename(tmp_path / "moved.txt")
+    assert encode([moved], tokenizer, folder) == files and times(files) == before
+    moved.write_text(moved.read_text().replace("number 7", "number 8"))
+    os.utime(moved, (1, 1))  # as large and as old as before
+    edited = encode([moved], tokenizer, folder)
+    assert not {*edited} & {*files} and read(edited[0]) != read(files[0])
+    train_tokenizer([moved], 258, 1, tmp_path / "tokenizer.json")
+    other = encode([moved], Tokenizer.load(tmp_path), folder)
+    assert len(set(folder.iterdir())) == 9 and read(other[0]) != read(edited[0])
 
 
-@pytest.mark.parametrize("lost", range(4))
-def test_files_that_lost_one_of_them_are_made_anew(tokenizer, text, tmp_path, lost):
-    """Catches training without held-out text, or without ratings, after an interruption between two files."""
+@pytest.mark.parametrize("how", ["lost", "cut", "flipped", "empty", "a link to nowhere", "another's"])
+@pytest.mark.parametrize("which", range(5))
+def test_damaged_files_are_made_anew(tokenizer, text, tmp_path, which, how):
+    """Catches training on damaged ids, without held-out text, or without ratings: after an interruption between two
+    files, or years on a disk.
+    """
     first_two = encode([text], tokenizer, tmp_path, ratings=True)
-    files = [*first_two, *map(ratings_file, first_two)]
+    files = [*first_two, *map(ratings_file, first_two), *tmp_path.glob("*.json")]
     content = [path.read_bytes() for path in files]
-    files[lost].unlink()
+    path, old = files[which], content[which]
+    path.unlink()
+    if how == "a link to nowhere":
+        path.symlink_to("nowhere")
+    elif how != "lost":
+        path.write_bytes({"cut": old[:-2], "flipped": bytes([old[0] ^ 1]) + old[1:], "empty": b"",
+                          "another's": content[which - 1]}[how])
     assert encode([text], tokenizer, tmp_path, ratings=True) == first_two
     assert [path.read_bytes() for path in files] == content
+
+
+def test_a_line_without_end_takes_little_memory(tokenizer, tmp_path):
+    """Catches gigabytes for a small gzip file with one line: 50 MB here, where 20 times that were taken."""
+    with gzip.open(tmp_path / "a.gz", "wb") as file:
+        file.write(b"fine\n")
+        for _ in range(50):
+            file.write(b"film " * 200_000)
+    assert (tmp_path / "a.gz").stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorpusError, match=r"a\.gz, line 2, has more than 10,000,000 bytes"):
+            encode([tmp_path / "a.gz"], tokenizer, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gz"]
+
+
+def test_documents_of_any_length_are_read(tokenizer, tmp_path, monkeypatch):
+    """Catches a limit that cuts a book, or a chunk of documents lost or held out at the wrong number."""
+    monkeypatch.setattr("data.tokenizer._CHUNK_CHARACTERS", 20_000)
+    books = [f"book {number} " + "a good film " * (900 + 300 * number) for number in range(9)]
+    (tmp_path / "a.txt").write_text("\n".join(books))
+    train, held_out = encode([tmp_path / "a.txt"], tokenizer, tmp_path)
+    ids = [[*one, tokenizer.pad_id] for one in tokenizer.encode(books, 2**31, lowercase=False).ids]
+    assert read(held_out) == ids[0] and read(train) == [token for one in ids[1:] for token in one]
+
+
+@pytest.mark.parametrize("use", ["train", "encode"])
+def test_a_word_without_end_is_named(tokenizer, tmp_path, use):
+    """Catches a panic of the tokenizers library, in training and in encoding."""
+    (tmp_path / "a.txt").write_text("fine\n\n" + "x" * 2_000_000)
+    with pytest.raises(CorpusError, match=r"a\.txt, line 3: a text holds a word of 2,000,000 characters"):
+        if use == "train":
+            train_tokenizer([tmp_path / "a.txt"], 258, 1, tmp_path / "tokenizer.json")
+        else:
+            encode([tmp_path / "a.txt"], tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.gz"])
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_text_that_is_no_file(tokenizer, tmp_path, name, kind):
+    """Catches waiting for a pipe for ever, and reading zeros until the disk is full."""
+    path = tmp_path / name
+    {"a pipe": os.mkfifo, "a device": lambda path: path.symlink_to("/dev/zero"), "a folder": os.mkdir}[kind](path)
+    for use in (lambda: list(documents([path])), lambda: encode([path], tokenizer, tmp_path)):
+        with pytest.raises(CorpusError, match=rf"cannot read .*{name}: not a regular file"):
+            use()
+
+
+def test_little_memory_for_the_text_is_named(tokenizer, text, tmp_path, monkeypatch):
+    """Catches a lack of memory for the text that is blamed on the model's size."""
+    monkeypatch.setattr(corpus, "take_out_rating", lambda text: bytearray(1 << 62))
+    with pytest.raises(CorpusError, match="not enough memory to encode the text"):
+        encode([text], tokenizer, tmp_path, ratings=True)
 
 
 def test_a_failed_encoding_leaves_nothing(tokenizer, tmp_path):

@@ -1,6 +1,7 @@
 """The objectives of pretraining against plain loops in float64, and what each must not see."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from engine.gpt2 import FastGPT2
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
-from pretraining.objectives import BAG_EVERY, BAG_SAMPLES, LanguageModel, generate
+from pretraining.objectives import BAG_EVERY, BAG_SAMPLES, LanguageModel, generate, perplexity
+from training.loop import Diverged
 
 V, END = 23, 0
 
@@ -111,3 +113,15 @@ def test_the_engine_gives_the_same_loss_and_gradients(model):
         gradients.append([hidden, loss, *torch.autograd.grad(loss, list(model.gpt.parameters()))])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_what_is_not_finite_ends_the_run_as_divergence_does(model):
+    """Catches tracebacks: an OverflowError for a large loss, one of multinomial for a model that answers NaN."""
+    assert perplexity(0.0) == 1.0 and perplexity(709.0) == math.exp(709)
+    for loss in (710.0, 1e30, math.inf, math.nan):
+        with pytest.raises(Diverged, match=re.escape(f"the held-out loss became {loss:g}")):
+            perplexity(loss)
+    with torch.no_grad():
+        model.gpt.word_embedding.weight[5] = math.nan
+    with pytest.raises(Diverged, match="probabilities became NaN"):
+        generate(model.float(), [1, 2], 3, seed=1)

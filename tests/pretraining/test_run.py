@@ -110,6 +110,75 @@ def test_killed_and_resumed_is_bit_for_bit_the_whole_run(text, whole, root, tmp_
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def everything(folder):
+    """Every file of a run, with its bytes; without what tells of processes, and what no run owns."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+            and path.name not in (".lock", "times.jsonl") and path.relative_to(folder).parts[0] != "ids"}
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"vocab_size": 5000}, "the text gives only"), ({"rating_weight": 1.0}, "no document of the text states a rating"),
+    ({"max_position_embeddings": 10**5}, "not enough for one block")])
+def test_a_new_run_that_is_refused_leaves_the_old_one(whole, text, tmp_path, monkeypatch, change, said):
+    """Catches a tokenizer or model of a finished run that is overwritten by one which never begins."""
+    shutil.copytree(whole, tmp_path / "out")
+    (tmp_path / "other.txt").write_text(text.read_text().replace("/10", " of ten").replace("ba", "za"))
+    before = everything(tmp_path / "out")
+    with pytest.raises(UserError, match=said):
+        run(make(tmp_path / "other.txt", tmp_path / "out", **change), monkeypatch)
+    assert everything(tmp_path / "out") == before
+
+
+def test_a_new_run_that_is_stopped_leaves_both(whole, text, tmp_path, monkeypatch, capsys):
+    """Catches an old run that cannot be resumed, or has lost its model, because another began in its folder."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    old = everything(out)
+    (tmp_path / "other.txt").write_text(text.read_text().replace("ba", "za"))
+    other = make(tmp_path / "other.txt", out, vocab_size=280)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pretraining_run, "fit", stop)
+        run(other, monkeypatch)
+    assert everything(out / "previous") == old
+    assert Tokenizer.load(out / "tokenizer").fingerprint != Tokenizer.load(out / "previous/tokenizer").fingerprint
+    assert not (out / "model").exists() and not (out / ".beginning").exists()
+
+    # Both can go on.
+    monkeypatch.setattr(pretraining_run, "fit", lambda *_, **__: None)
+    run(make(text, out / "previous", resume=True), monkeypatch)
+    run(dataclasses.replace(other, resume=True), monkeypatch)
+    assert "starting anew" in capsys.readouterr().err and everything(out / "previous") == old
+
+
+def test_resuming_a_finished_run_makes_its_model_anew(whole, text, tmp_path, monkeypatch):
+    """Catches a model that stays lost, or another run's, though all that it is made of is there."""
+    shutil.copytree(whole, tmp_path / "out")
+    before = everything(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "model")
+    run(make(text, tmp_path / "out", resume=True), monkeypatch)
+    assert everything(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("flag", ["start", "tokenizer"])
+def test_a_run_does_not_begin_with_what_it_moves_away(whole, text, tmp_path, monkeypatch, flag):
+    """Catches a run that loses its own beginning to previous/ in the middle."""
+    shutil.copytree(whole, tmp_path / "out")
+    with pytest.raises(UserError, match=r"is part of the run in .*\nChoose another folder with --out$"):
+        make(text, tmp_path / "out", **{flag: tmp_path / "out" / "model"})
+
+
+def test_a_sample_cannot_repaint_the_terminal(text, tmp_path, monkeypatch, capsys):
+    """Catches control characters, or lines that look like ours, out of the text that is trained on."""
+    monkeypatch.setattr(pretraining_run.Tokenizer, "decode", lambda *_: "\x1b[2J\nstep 1: all is lost\r")
+    run(make(text, tmp_path, tokens=256.0, rating_weight=0.0), monkeypatch)
+    said = capsys.readouterr().out
+    assert r"    \x1b[2J\nstep 1: all is lost\r" in said.splitlines() and "\x1b" not in said
+
+
 def test_it_learns_and_logs_it(whole):
     """Catches a loss that does not fall, a wrong number of steps, and a perplexity that is not that of the loss."""
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
@@ -125,8 +194,8 @@ def test_the_folder_holds_a_run_and_nothing_else(whole):
     """Catches temporary files, checkpoints that pile up, and a run that does not say how it was made."""
     names = {path.name for path in whole.iterdir()}
     checkpoints = {name for name in names if name.endswith(".safetensors")}
-    assert names - checkpoints == {".lock", "run.json", "log.jsonl", "times.jsonl", "last.json", "ids", "tokenizer",
-                                   "model"}
+    assert names - checkpoints == {".lock", "run.json", "log.jsonl", "times.jsonl", "last.json", "result.json", "ids",
+                                   "tokenizer", "model"}
     assert len(checkpoints) == 2
     assert {path.name for path in (whole / "model").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -222,7 +291,7 @@ def test_another_vocabulary_begins_with_the_means_of_the_old_one(text, whole, tm
 def test_its_own_tokenizer_changes_nothing(whole):
     """Catches a vocabulary that is rebuilt where it is the same, and --start's own tokenizer that is not taken."""
     settings = Settings(text=(), start=whole / "model")
-    assert pretraining_run.find_tokenizer(settings) == whole / "model"
+    assert pretraining_run.find_tokenizer(settings, RunFolder(settings.out), new=True) == whole / "model"
     gpt, _ = pretraining_run.make_backbone(settings, Tokenizer.load(whole / "model"))
     saved = GPT2Model.from_pretrained(str(whole / "model"))
     assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), saved.parameters(), strict=True))
@@ -390,3 +459,38 @@ def test_the_engine_changes_nothing_but_time(text, whole, tmp_path, monkeypatch)
     with pytest.raises(CheckpointError, match=r"engine\.gpt2 was"):
         run(make(text, tmp_path / "auto", engine="off", tokenizer=whole / "tokenizer", tokens=128.0 * 2 * LEG,
                  dropout=0.0, resume=True), monkeypatch)
+
+
+@pytest.mark.parametrize("note", [None, "gpt2-tiny"])
+def test_what_is_made_from_a_model_is_fine_tuned_like_it(whole, text, tmp_path, monkeypatch, note):
+    """Catches the note on settings for fine-tuning lost by training on, or made up for a model from nothing."""
+    start = shutil.copytree(whole / "model", tmp_path / "start")
+    config = json.loads((start / "config.json").read_text())
+    assert "fine_tune_like" not in config
+    if note:
+        (start / "config.json").write_text(json.dumps({**config, "fine_tune_like": note}))
+    run(make(text, tmp_path / "out", start=start, vocab_size=None, tokens=128.0 * 2, eval_every=2), monkeypatch)
+    assert json.loads((tmp_path / "out" / "model" / "config.json").read_text()).get("fine_tune_like") == note
+
+
+@pytest.mark.parametrize("documents, every", [(40, 20), (12, 5), (4, 2)])
+def test_of_a_short_text_more_is_held_out(text, tmp_path, monkeypatch, capsys, documents, every):
+    """Catches a text refused because one document in 500 is less than a block, though there is enough in all."""
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(text.read_text().split("\n")[:documents]))
+    run(make(short, tmp_path / "out", tokens=128.0 * 2, eval_every=2, max_position_embeddings=48, vocab_size=280,
+             rating_weight=0.0), monkeypatch)
+    assert f"one document in {every} is held out for validation, not in 500" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines, said", [
+    (1, r"tokens in 1 document \(a line is one\) are not enough for one block of 48 to train on"),
+    (2, r"tokens in 2 documents \(a line is one\) are not enough .* each takes 49 tokens")])
+def test_too_little_text_says_how_much_is_needed(text, tmp_path, monkeypatch, lines, said):
+    """Catches an error that says too little without saying how much would do."""
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(["bababa gogo. " * (9 if lines == 1 else 2)] * lines))
+    with pytest.raises(UserError, match=said) as error:
+        run(make(short, tmp_path / "out", max_position_embeddings=48, vocab_size=259, tokenizer_every=1,
+                 rating_weight=0.0), monkeypatch)
+    assert str(error.value).endswith("\nGive more text, or a smaller --max_position_embeddings")

@@ -1,5 +1,8 @@
 """Predictions come in file order and leave the model as it was; scores have known values."""
 
+import statistics
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from torch import nn
 from data.batching import FeatureDataset, TextDataset, eval_order
 from tests.training.toy import Unmasked
 from training.evaluate import Score, leaves_model_as_found, predict, score
+from training.loop import Diverged
 from training.machine import Machine
 
 FUZZ = settings(deadline=None, max_examples=40)
@@ -72,6 +76,16 @@ def test_predicting_twice_gives_the_same_and_no_graph():
     assert torch.equal(first, predict(model, eval_order(data.lengths, 4), data.collate, Machine()))
     assert not first.requires_grad and first.grad_fn is None
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_answers_that_are_not_finite_are_an_error(value):
+    """Catches an argmax of NaN, which is a class like any other, and features of NaN that are stored."""
+    features = torch.randn(9, 3)
+    features[7, 1] = features[8] = value
+    data = FeatureDataset(features, None)
+    with pytest.raises(Diverged, match=r"while evaluating, the model's answers to 2 of 9 texts became NaN or infinite"):
+        predict(Unmasked(), [range(4), range(4, 9)], data.collate, Machine(), "evaluating")
 
 
 def test_what_was_predicted_can_be_trained_on():
@@ -139,8 +153,11 @@ def test_a_known_score():
     assert result.macro_f1 == pytest.approx((2 * 2 / 5 + 2 * 1 / 4 + 0) / 3)
 
 
-@pytest.mark.parametrize("accuracy, examples, expected", [
-    (0.5, 100, 0.05), (0.9, 400, 0.015), (1.0, 7, 0.0), (0.0, 7, 0.0), (0.2, 1, 0.4)])
-def test_standard_error(accuracy, examples, expected):
-    """Catches a variance for a standard error, or N - 1 for N: sqrt(p (1 - p) / N) worked out by hand."""
-    assert Score(accuracy, 0.0, examples).standard_error == pytest.approx(expected)
+@pytest.mark.parametrize("accuracy, examples", [(0.0, 1), (1.0, 3), (0.5, 100), (0.9, 400), (0.2, 5), (1.0, 10**6)])
+def test_interval(accuracy, examples):
+    """Catches an interval of no width at 0 and 1. Its ends solve (accuracy - p)^2 = z^2 p (1 - p) / N for p."""
+    low, high = Score(accuracy, 0.0, examples).interval
+    z = statistics.NormalDist().inv_cdf(0.975)
+    roots = np.roots([1 + z**2 / examples, -2 * accuracy - z**2 / examples, accuracy**2])
+    assert (low, high) == pytest.approx(sorted(roots.real), rel=1e-5, abs=1e-9)
+    assert 0 <= low <= accuracy <= high <= 1 and low < high

@@ -13,7 +13,17 @@ from data.batching import FeatureDataset, TextDataset, epoch_order, eval_order
 from optimizer import AdamW
 from tests.training.toy import Unmasked
 from training.evaluate import predict
-from training.loop import Diverged, Feed, Outcome, TrainState, classification, fit, parts
+from training.loop import (
+    Diverged,
+    Feed,
+    Outcome,
+    TrainState,
+    balanced_weights,
+    classification,
+    fit,
+    parts,
+    weighted_classification,
+)
 from training.machine import Machine
 from training.parallel.process_group import Group
 
@@ -281,6 +291,32 @@ def test_divergence_is_caught_before_the_weights(bad, value):
     assert ("the loss became" if bad == "loss" else "the gradient's norm became") in message
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_diverge_end_the_run_at_the_step(value):
+    """Catches a step into NaN or infinity that is counted, saved and evaluated since no later loss shows it: here it
+    is the last one.
+    """
+    model, data, state = bag(), texts(4), TrainState()
+
+    class Jump(torch.optim.SGD):
+        def step(self):
+            super().step()
+            self.param_groups[0]["params"][1].detach()[0, 0] = value
+
+    calls = []
+    with pytest.raises(Diverged, match=r"the weights' norm became (nan|inf) at step 1 \(examples row \d, row \d, "):
+        fit(model, Jump(model.parameters(), lr=0.1), feed(data, 4), classification, state, Machine(), epochs=1,
+            after_step=lambda: calls.append("step"), after_epoch=lambda: calls.append("epoch"))
+    assert calls == [] and state.step == 0
+
+
+def test_a_learning_rate_beyond_float32_is_found_in_the_only_step():
+    """Catches exit status 0 and 36 tensors of NaN kept as the best weights."""
+    model, data = bag(), texts(4)
+    with pytest.raises(Diverged, match="the weights' norm became"):
+        fit(model, AdamW(model.parameters(), lr=1e39), feed(data, 4), classification, TrainState(), Machine(), epochs=1)
+
+
 def test_a_long_list_of_examples_is_shortened():
     """Catches an error message with every id of a large batch in it."""
     model, data = bag(), texts(20)
@@ -378,3 +414,37 @@ def test_it_trains_a_language_model():
     fit(model, AdamW(model.parameters(), lr=0.05), order, objective, state, Machine(), epochs=30,
         after_epoch=lambda: losses.append(state.loss))
     assert losses[0] > 2 and losses[-1] < 0.1 and state.correct == 0
+
+
+def test_balanced_weights_by_hand():
+    """Catches: weights of scikit-learn's rule with a label that does not occur, which would be infinite."""
+    assert balanced_weights([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
+    assert balanced_weights([0, 0, 2, 2, 2, 2], 3).tolist() == pytest.approx([1.5, 0.0, 0.75])
+    labels = [0] * 90 + [1] * 8 + [2] * 2
+    weights = balanced_weights(labels, 3)
+    assert float(weights[torch.tensor(labels)].mean()) == pytest.approx(1.0)
+    parts_of_loss = [float(weights[label]) * labels.count(label) for label in range(3)]
+    assert parts_of_loss == pytest.approx([100 / 3] * 3)
+
+
+class Given(nn.Module):
+    """Logits are the features."""
+
+    def forward(self, features, mask):
+        return features
+
+
+def test_a_weighted_loss_by_hand_and_in_parts():
+    """Catches: PyTorch's mean over weights, with which a batch in two parts is another step than in one."""
+    torch.manual_seed(0)
+    logits, labels, weights = torch.randn(6, 3), [0, 1, 2, 0, 0, 1], torch.tensor([0.5, 2.0, 3.0])
+    data, objective = FeatureDataset(logits, labels), weighted_classification(weights)
+    loss, correct = objective(Given(), data.collate(range(6)))
+    log_softmax = logits.double().log_softmax(1)
+    by_hand = [-float(weights[label] * log_softmax[row, label]) for row, label in enumerate(labels)]
+    assert float(loss) == pytest.approx(sum(by_hand) / 6, rel=1e-5)
+    halves = [float(objective(Given(), data.collate(rows)).loss) for rows in ([0, 1, 2], [3, 4, 5])]
+    assert float(loss) == pytest.approx(sum(halves) / 2, rel=1e-5)
+    assert int(correct) == int(classification(Given(), data.collate(range(6))).correct)
+    even = weighted_classification(torch.ones(3))(Given(), data.collate(range(6)))
+    assert float(even.loss) == pytest.approx(float(classification(Given(), data.collate(range(6))).loss), rel=1e-6)

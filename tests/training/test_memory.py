@@ -52,6 +52,8 @@ ERRORS = {
     "NumPy's": lambda: np.empty(TOO_MUCH, np.uint8),
     "CUDA's": lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("Allocation on device 0 would exceed it")),
     "MPS's": lambda: (_ for _ in ()).throw(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")),
+    "an import's": lambda: (_ for _ in ()).throw(ImportError("x.so: failed to map segment from shared object")),
+    "the system's": lambda: (_ for _ in ()).throw(OSError(12, "Cannot allocate memory")),
     "cuBLAS's": lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")),
 }
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import Stopped, UserError
+from common.terminal import say
 from training.parallel.sharding import forget_groups, is_sharded
 from training.parallel.watchdog import Watchdog
 from training.runs.checkpoint import compare_json
@@ -176,8 +177,8 @@ class Processes(Group):
         elif not self.watchdog.claim():
             sys.exit(1)
         elif isinstance(error, Terminated):
-            print("ended by SIGTERM, which torchrun sends when it is asked to stop or another process has died.\n"
-                  f"{self.advice}", file=sys.stderr)
+            say("ended by SIGTERM, which torchrun sends when it is asked to stop or another process has died.\n"
+                f"{self.advice}", error=True)
         elif isinstance(error, self.dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             # The connection to the others is lost: gloo raises plain RuntimeErrors.
             raise UserError("another process of this run has died, or cannot be reached any more.\n"

@@ -23,13 +23,14 @@ from torch import Tensor
 from common.errors import UserError, quoted
 from common.files import replacing, write_atomic
 from training.parallel.sharding import shard_like
-from training.runs.tensor_file import CheckpointError, open_regular, pieces, read_verified, sha256_and_length
+from training.runs.tensor_file import CheckpointError, open_file, pieces, read_verified, sha256_and_length
 
 LAYOUT = 1  # a checkpoint of another layout is refused
 NAMES = ("last", "best")  # the checkpoints that a folder may hold
 JSON_BYTES = 16 * 1024**2  # longest NAME.json that is read
 TENSOR_FILE = re.compile(r"([a-z]{1,20})-([0-9]{8,18})-([0-9a-f]{16})\.safetensors")
 """Group, step, beginning of the checksum. Such a name has no separators, so it never leads out of its folder."""
+MOST = 2**53  # highest count: of steps, examples, bytes
 PROBE = (2, 3)  # shape of a small parameter that shows what state an optimizer keeps
 
 FileRecord = dict[str, Any]  # a tensor file as NAME.json describes it: file, bytes, sha256
@@ -89,7 +90,7 @@ def exists(folder: str | os.PathLike, name: str) -> bool:
 def read_document(path: Path, name: str) -> dict[str, Any]:
     """Read a checkpoint's JSON file and check it: its seal, and the types of everything that `load` uses."""
     # Read.
-    with open_regular(path) as file:
+    with open_file(path) as file:
         try:
             text = file.read(JSON_BYTES + 1)
         except OSError as error:
@@ -181,7 +182,8 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
     require_like({"groups": own, "counts": {}}, {**numbers, "counts": {}} if isinstance(numbers, dict) else numbers,
                  "optimizer")
     rates = [options["lr"] for options in numbers["groups"]]
-    if min(rates) < 0 or [{**options, "lr": 0} for options in own] != [{**found, "lr": 0} for found in numbers["groups"]]:
+    found = [{**options, "lr": 0} for options in numbers["groups"]]
+    if min(rates) < 0 or found != [{**options, "lr": 0} for options in own]:
         raise CheckpointError("the checkpoint does not fit this run: its optimizer has other options")
 
     # Sort the state by parameter.
@@ -199,8 +201,8 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
     for index, found in state.items():
         if index not in params or found.keys() != pattern.keys() \
                 or not all(fits(found[key], pattern[key], params[index]) for key in pattern):
-            raise CheckpointError(f"the checkpoint does not fit this run: its optimizer state of parameter {quoted(index)} "
-                                  "has other names, types or shapes")
+            raise CheckpointError("the checkpoint does not fit this run: its optimizer state of parameter "
+                                  f"{quoted(index)} has other names, types or shapes")
 
     # Assemble.
     groups = [{**group, "lr": lr} for group, lr in zip(optimizer.state_dict()["param_groups"], rates, strict=True)]
@@ -240,7 +242,7 @@ def fits(value: Any, pattern: Any, param: Tensor) -> bool:
     """Tell whether a value may be in a parameter's state where PROBE's state has `pattern`."""
     if isinstance(pattern, Tensor):  # an element for each of the parameter, or one for all
         return isinstance(value, Tensor) and value.shape == (param.shape if pattern.shape == PROBE else pattern.shape)
-    return type(value) is type(pattern) and value >= 0
+    return type(value) is type(pattern) and 0 <= value <= MOST
 
 
 def group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -263,7 +265,8 @@ def compare_json(before: Any, now: Any, name: str = "") -> list[str]:
 def require_like(pattern: Any, found: Any, where: str) -> None:
     """Raise CheckpointError, naming the place, unless `found` has the shape and types of `pattern`; values may differ.
 
-    Dicts need the same keys, lists and tuples the same length. An int may stand for a float.
+    Dicts need the same keys, lists and tuples the same length. An int may stand for a float. Where `pattern` has
+    another int, `found` must have a count.
     """
     inner: Any = ()
     if isinstance(pattern, dict):
@@ -274,6 +277,9 @@ def require_like(pattern: Any, found: Any, where: str) -> None:
         inner = [(f"{where}[{index}]", index) for index in range(len(pattern))]
     else:
         alike = type(found) is type(pattern) or (type(pattern) is float and type(found) is int)
+        least = 0 if type(pattern) is int else -MOST
+        if alike and type(found) is int and found != pattern and not least <= found <= MOST:
+            raise CheckpointError(f"the checkpoint does not fit this run: {where} cannot be {quoted(found)}")
     if not alike:
         raise CheckpointError(f"the checkpoint does not fit this run: {where} is {quoted(found)}, "
                               f"unlike {quoted(pattern)}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import Stopped
-from training.loop import TrainState
+from training.loop import Diverged, TrainState
 from training.memory import peak_memory
 from training.parallel.process_group import ALONE, Group
 from training.parallel.sharding import full_tensor_on_main, shard_like
@@ -36,15 +36,16 @@ class Session:
     identity: JSON values that decide the result: settings, and fingerprints of data, weights and tokenizer. A
     checkpoint with another identity is refused. It holds all of `model`'s parameters and buffers: if the backbone is
     frozen, pass the head alone, with the backbone's hash in `identity`. In a `group` only the first process reads and
-    writes, and all processes must make the same calls.
+    writes, and all processes must make the same calls. end: the highest epoch, batch and step that the run can reach.
     """
 
     def __init__(self, run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer,
                  scheduler: torch.optim.lr_scheduler.LRScheduler | None, state: TrainState, *, identity: dict[str, Any],
-                 save_minutes: float | None = None, save_steps: int | None = None,
+                 end: TrainState | None = None, save_minutes: float | None = None, save_steps: int | None = None,
                  stop: StopSignals | None = None, group: Group = ALONE) -> None:
         self.run, self.model, self.optimizer, self.scheduler, self.state = run, model, optimizer, scheduler, state
         self.identity = json.loads(json.dumps(identity, default=str))
+        self.end = end or TrainState(checkpoint.MOST, checkpoint.MOST, checkpoint.MOST)
         self.save_minutes, self.save_steps, self.stop, self.group = save_minutes, save_steps, stop, group
         self.best: dict[str, Any] | None = None  # epoch, step and score of the best epoch so far
         self._saved_at: tuple[int, int, int] | None = None
@@ -79,10 +80,15 @@ class Session:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Run the loop inside this: the clock counts, and Ctrl-C or SIGTERM waits until `after_step` has saved."""
+        """Run the loop inside this: the clock counts, and a signal to stop waits until `after_step` has saved."""
         self._clock.start(self.state.rows if self.state.batch else 0)
-        with self.stop or contextlib.nullcontext():
-            yield
+        try:
+            with self.stop or contextlib.nullcontext():
+                yield
+        except Diverged as error:
+            kept = f"the checkpoint of step {self._saved_at[2]} is kept" if self._saved_at else "nothing was saved"
+            error.args = (f"{error}; {kept}",)
+            raise
 
     def after_step(self) -> None:
         """Save if it is time to. Raise Stopped, after saving, if a signal has asked to stop."""
@@ -95,7 +101,7 @@ class Session:
             self.save()
 
     def end_epoch(self, metrics: dict[str, Any], score: float | None = None) -> None:
-        """Log an epoch's metrics, save, and stop if asked to; keep the weights if the score is higher than all before."""
+        """Log an epoch's metrics, save, stop if asked to; keep the weights if the score is higher than all before."""
         self.run.log(metrics)
         written = {}
         if score is not None and (self.best is None or score > self.best["score"]):
@@ -120,7 +126,7 @@ class Session:
         raise Stopped(f"stopped after step {self.state.step}, saved in {self.run.path}", 128 + signal)
 
     def save(self, reuse: dict[str, FileRecord] | None = None) -> None:
-        """Write checkpoint `last`. reuse: records of tensor files just written, to be named instead of written again."""
+        """Write checkpoint `last`. reuse: records of tensor files just written, to be named, not written again."""
         started = time.monotonic()
         tensors, numbers = checkpoint.flatten_optimizer(self.optimizer)
         groups = {"weights": self._weights(), "training": {**tensors, **self.group.generator_states()}}
@@ -153,9 +159,12 @@ class Session:
                    "best": None if stored.get("best") is None else BEST,
                    "log": {"bytes": 0, "sha256": ""}}
         require_like(pattern, stored, "last")
-        if min(*stored["train"].values(), stored["log"]["bytes"]) < 0:
-            raise CheckpointError(f"{self.run.path}: its checkpoint holds a negative count")
         stored["best"] = self._find_best(stored["best"])
+        for place in (stored["train"], stored["best"] or {}):
+            for name, most in (("epoch", self.end.epoch), ("batch", self.end.batch), ("step", self.end.step)):
+                if place.get(name, 0) > most:
+                    raise CheckpointError(f"{self.run.path}: its checkpoint is at {name} {place[name]}, "
+                                          f"this run ends at {name} {most}")
         return stored, groups
 
     def _read_best(self) -> dict[str, Tensor]:

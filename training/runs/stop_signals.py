@@ -1,15 +1,20 @@
-"""Ctrl-C and SIGTERM lose nothing: the first one asks training to stop after the current step, a second one ends it."""
+"""Ctrl-C, SIGTERM and a lost terminal (SIGHUP) lose nothing.
 
+The first one asks training to stop after the current step, a second one ends it.
+"""
+
+import contextlib
 import os
 import signal
 from types import FrameType
 
 
 class StopSignals:
-    """Inside `with StopSignals() as stop:` the first SIGINT or SIGTERM only sets stop.requested to its number.
+    """Inside `with StopSignals() as stop:` the first SIGINT, SIGTERM or SIGHUP only sets stop.requested to its number.
 
     The training session checks it between two steps, saves, and raises Stopped. A second signal ends the process at
-    once. One that comes too late, when training is done, takes effect where the block ends. For the main thread only.
+    once. One that comes too late, when training is done, takes effect where the block ends. A SIGHUP that is ignored
+    (nohup) stays ignored. For the main thread only.
     """
 
     def __init__(self, speak: bool = True) -> None:
@@ -19,7 +24,10 @@ class StopSignals:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
@@ -34,10 +42,11 @@ class StopSignals:
             signal.raise_signal(number)
             return
         self.requested = number
-        # Restore only this signal's handler: if both came at once, the other one still needs its own.
+        # Restore only this signal's handler: if several came at once, the others still need their own.
         signal.signal(number, self._before.pop(number))
         if self.speak:  # os.write, because the signal may have interrupted a print
-            os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
+            with contextlib.suppress(OSError):  # the terminal may be gone: no message may cost the save
+                os.write(2, b"\nfinishing the step, then saving; press Ctrl-C again to stop at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -6,7 +6,6 @@ The safetensors library only reads here: its writer computes no hash, and report
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import open_regular
 from training.parallel.sharding import full_tensor
 
 DTYPES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
@@ -74,7 +74,7 @@ def read_verified(path: Path, sha256: str, length: int) -> dict[str, Tensor]:
     """Read the tensors of a file. CheckpointError, before anything is parsed, if its length or SHA-256 differs."""
     # Verify.
     digest = hashlib.sha256()
-    with open_regular(path) as file:
+    with open_file(path) as file:
         found = os.fstat(file.fileno()).st_size
         if found != length:
             raise CheckpointError(f"{path} is damaged: {found} bytes long instead of {length}")
@@ -93,16 +93,9 @@ def read_verified(path: Path, sha256: str, length: int) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a safetensors file: {str(error)[:200]}") from error
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading. CheckpointError for a link, and for a pipe or device, which could hang."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of a checkpoint for reading. CheckpointError for anything but a regular file."""
     try:
-        if path.is_symlink():
-            raise CheckpointError(f"{path} is a link; a checkpoint consists of regular files")
-        descriptor = os.open(path, flags)
+        return open_regular(path, follow=False)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise CheckpointError(f"{path} is not a regular file")
-    return open(descriptor, "rb")

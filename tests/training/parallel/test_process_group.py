@@ -214,7 +214,7 @@ def test_torchrun(root, tmp_path):
     process = torchrun(root, tmp_path, "--epochs", "1")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert out.count("epoch 1/1") == 1 and "on cpu in float32, 2 processes" in out and "± is the standard" in out
+    assert out.count("epoch 1/1") == 1 and "on cpu in float32, 2 processes" in out and "95% interval" in out
     for name, count in (("dev", DEV), ("test", TEST)):
         lines = (tmp_path / "predictions" / f"full-model-own-{name}-out.csv").read_text().splitlines()
         assert [line.split(",")[0].strip() for line in lines[1:]] == [f"{name}{row}" for row in range(count)]

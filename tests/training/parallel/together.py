@@ -188,7 +188,7 @@ def compare(one: Path, other: Path) -> dict:
 
     pairs = [(weights(one, name), weights(other, name)) for name in ("last", "best")]
     numbers = [(a[key], b[key]) for a, b in zip(log(one), log(other), strict=True) for key in a]
-    files = [{path.name: path.read_text() for path in (out / "predictions").iterdir()} for out in (one, other)]
+    files = [{path.name: path.read_text() for path in (out / "predictions").glob("*-out.csv")} for out in (one, other)]
     return {"weights": max(float((a[name] - b[name]).abs().max()) for a, b in pairs for name in a),
             "same names": all(a.keys() == b.keys() for a, b in pairs),
             "same bits": all(torch.equal(a[name], b[name]) for a, b in pairs for name in a),

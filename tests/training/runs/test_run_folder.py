@@ -1,9 +1,13 @@
 """Run folders: one process at a time, nothing lost without a word, logs that can be cut back to a checkpoint."""
 
+import errno
+import fcntl
+import hashlib
 import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +128,49 @@ def test_an_earlier_run_is_kept(tmp_path, capsys):
         assert run.has_checkpoint()
 
 
+def test_a_finished_run_is_never_discarded(tmp_path, capsys):
+    """Catches: the result of last week thrown away by the second run after it."""
+    folder = tmp_path / "run"
+    for value in (1, 2, 3, 4, 5):
+        run_with_checkpoint(folder, value)
+        if value != 3:
+            with RunFolder(folder) as run:
+                run.finish({"value": value})
+    assert [value_in(folder / name) for name in (".", "previous", "previous-2", "previous-3")] == [5, 1, 2, 4]
+    assert [line.partition("kept in ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        str(folder / "previous"), str(folder / "previous-2"), str(folder / "previous-3"),
+        f"{folder / 'previous-3'}, instead of the unfinished run there"]
+
+
+def test_a_finished_run_is_kept_without_its_checkpoints(tmp_path):
+    """Catches: a log and a result removed because their owner made room by removing the large files."""
+    with RunFolder(tmp_path) as run:
+        run.begin({})
+        run.finish({"value": 1})
+        run.begin({})
+    assert (tmp_path / "previous" / "result.json").exists() and not (tmp_path / "result.json").exists()
+
+
+def test_folders_of_a_run_go_with_it(tmp_path):
+    """Catches: a model that is overwritten by the next run's, or a tokenizer in place before the run has begun."""
+    for value in ("old", "new"):
+        with RunFolder(tmp_path, ("tokenizer", "model")) as run:
+            (run.beginning / "tokenizer").mkdir(parents=True)
+            (run.beginning / "tokenizer" / "tokenizer.json").write_text(value)
+            if value == "new":
+                assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == "old"
+            run.begin({})
+            assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == value
+            (tmp_path / "model").mkdir()
+            (tmp_path / "model" / "config.json").write_text(value)
+    assert (tmp_path / "model" / "config.json").read_text() == "new"
+    for file in ("tokenizer/tokenizer.json", "model/config.json"):
+        assert (tmp_path / "previous" / file).read_text() == "old"
+    with RunFolder(tmp_path) as run:  # one that never begins
+        run.beginning.mkdir()
+    assert not run.beginning.exists()
+
+
 def test_a_run_without_a_checkpoint_pushes_nothing_out(tmp_path, capsys):
     """Catches: a good run lost because of two failed attempts after it."""
     folder = tmp_path / "run"
@@ -145,6 +192,46 @@ def test_a_link_in_the_place_of_previous_is_not_followed(tmp_path):
     (tmp_path / "run" / "previous").symlink_to(tmp_path / "precious")
     run_with_checkpoint(tmp_path / "run", 2)
     assert value_in(tmp_path / "run" / "previous") == 1 and (tmp_path / "precious" / "file").exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "log.jsonl", "times.jsonl"])
+@pytest.mark.parametrize("target", ["victim", "nowhere"])
+def test_planted_links_are_not_followed(tmp_path, name, target):
+    """Catches: a file of ours cut, or written to, through a link that others planted in a shared folder."""
+    run_with_checkpoint(tmp_path / "run", 1)
+    (tmp_path / "victim").write_text("precious\nand unfinished")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(tmp_path / target)
+    mark = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    with pytest.raises((UserError, OSError), match="it is a link"), RunFolder(tmp_path / "run") as run:
+        run.log({"loss": 0.5}) if name == "log.jsonl" else run.resume(mark, 1)
+    if name == "log.jsonl":
+        with RunFolder(tmp_path / "run") as run, pytest.raises((UserError, OSError), match="it is a link"):
+            run.resume(mark, 1)
+    assert (tmp_path / "victim").read_text() == "precious\nand unfinished" and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", [".moving", ".discarded", ".beginning", "previous", "model"])
+def test_planted_links_to_folders_are_not_followed(tmp_path, name):
+    """Catches: files moved out of another folder, or removed there, because a link in a shared folder leads to it."""
+    (tmp_path / "precious").mkdir()
+    for file in ("file", "last.json", ".1-0a1b2c3d.tmp"):
+        (tmp_path / "precious" / file).write_text("mine")
+    run_with_checkpoint(tmp_path / "run", 1)
+    (tmp_path / "run" / name).symlink_to(tmp_path / "precious")
+    with RunFolder(tmp_path / "run", ("model",)) as run:
+        run.begin({})
+    assert {path.name: path.read_text() for path in (tmp_path / "precious").iterdir()} == dict.fromkeys(
+        ("file", "last.json", ".1-0a1b2c3d.tmp"), "mine")
+    assert value_in(tmp_path / "run" / "previous") == 1
+
+
+def test_a_run_does_not_go_on_in_a_planted_folder(tmp_path):
+    """Catches: a model written into somebody's folder because a link to it was planted where the run keeps its own."""
+    run_with_checkpoint(tmp_path, 1)
+    (tmp_path / "model").symlink_to(tmp_path / "previous")
+    with RunFolder(tmp_path, ("model",)) as run, pytest.raises(CheckpointError, match="model is a link"):
+        run.resume(run.log_mark(), 1)
 
 
 def test_looking_for_a_checkpoint_touches_nothing(tmp_path):
@@ -252,6 +339,60 @@ def test_a_folder_that_cannot_be_made(tmp_path, name, says):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys, number):
+    """Catches: a network disk on which no run can be started."""
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    run_with_checkpoint(tmp_path / "run", 1)
+    assert value_in(tmp_path / "run") == 1
+    assert capsys.readouterr().err == (f"warning: {tmp_path / 'run'} cannot be locked ({os.strerror(number)}): "
+                                       "start no second run in it\n")
+
+
+BEGIN = """
+import sys
+from common import cli
+from training.runs.run_folder import RunFolder
+def main():
+    with RunFolder(sys.argv[1]) as run:
+        run.begin({})
+cli.run(main)
+"""
+
+
+def test_no_file_may_hold_a_byte(tmp_path, root):
+    """Catches: a traceback, or an empty folder left behind, under `ulimit -f 0`."""
+    done = subprocess.run(["bash", "-c", 'ulimit -f 0; exec "$0" -B -c "$1" "$2"', sys.executable, BEGIN,
+                           str(tmp_path / "a" / "run")], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "a").exists()
+    assert done.stderr.startswith("error: cannot ") and done.stderr.endswith(": File too large\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("inodes", [False, True])
+def test_a_disk_that_is_full_from_the_start(small_disk, inodes):
+    """Catches: a traceback, or an empty folder left behind; or a lock that needs room in the folder of a whole run."""
+    run_with_checkpoint(small_disk / "old", 1)
+    if inodes:
+        subprocess.run(["mount", "-o", "remount,nr_inodes=40", str(small_disk)], check=True)
+        with pytest.raises(OSError):
+            for number in range(40):
+                (small_disk / f"{number}").touch()
+        (small_disk / "0").unlink()  # room for the folder, and no more
+    else:
+        with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
+    with pytest.raises(UserError, match="No space left on device"), RunFolder(small_disk / "new") as run:
+        run.begin({})
+    assert not (small_disk / "new").exists()
+    with RunFolder(small_disk / "old"):
+        assert value_in(small_disk / "old") == 1
+
+
 def test_a_full_disk_leaves_whole_lines(small_disk):
     """Catches: half a line in the log, or a traceback, when the disk is full."""
     with RunFolder(small_disk / "run") as run:
@@ -269,7 +410,7 @@ def test_a_read_only_disk_is_named(small_disk):
     """Catches: a traceback for a folder on a disk that became read-only, as disks do when they fail."""
     run_with_checkpoint(small_disk / "run", 1)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(RunFolderError, match="Read-only file system$"):
+    with pytest.raises(RunFolderError, match=r"Read-only file system$"):
         RunFolder(small_disk / "run").__enter__()
     with pytest.raises(RunFolderError, match="Read-only file system"):
         RunFolder(small_disk / "new").__enter__()

@@ -11,7 +11,7 @@ from common import cli
 from common.errors import Stopped
 from training.runs.stop_signals import StopSignals
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -72,7 +72,7 @@ cli.run(main)
 
 
 @pytest.mark.parametrize("signals, status", [
-    ([signal.SIGINT], 130), ([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130),
+    ([signal.SIGINT], 130), ([signal.SIGTERM], 143), ([signal.SIGHUP], 129), ([signal.SIGINT, signal.SIGINT], 130),
     ([signal.SIGTERM, signal.SIGTERM], -signal.SIGTERM), ([signal.SIGINT, signal.SIGTERM], -signal.SIGTERM)])
 def test_the_exit_status_names_the_signal(root, signals, status):
     """Catches: a stopped run that looks finished, or failed, to the script that started it; a traceback."""
@@ -81,6 +81,29 @@ def test_the_exit_status_names_the_signal(root, signals, status):
     assert done.returncode == status  # minus the signal where it killed the process, which a shell shows as 143
     assert "Traceback" not in done.stderr and done.stderr.count("finishing the step") == 1
     assert done.stderr.endswith({1: "saved\n", 2: "interrupted\n"}[len(signals)]) or status < 0
+
+
+def test_a_signal_is_heard_although_its_message_is_lost(monkeypatch):
+    """Catches an error out of the handler, in the middle of a step, where standard error is a pipe without a reader."""
+    def broken(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(Stopped), StopSignals() as stop:
+        monkeypatch.setattr(os, "write", broken)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested == signal.SIGTERM
+        raise Stopped("saved", 143)
+
+
+def test_an_ignored_lost_terminal_stays_ignored():
+    """Catches nohup undone."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.requested is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_both_signals_at_once_end_the_process_quietly(root):

@@ -68,7 +68,6 @@ def check(parts: list[str], model_name: str | None = None, real: Path | None = N
     real: the folder of model_name's weights. predict: ask the questions about a part first.
     """
     from sanity.checks import TOLERANCE, Result, run
-    from sanity.questions import ask
 
     results: dict[str, list[Result]] = {part: [] for part in parts}
 
@@ -90,6 +89,8 @@ def check(parts: list[str], model_name: str | None = None, real: Path | None = N
     print(f"Each line: the largest difference from the known answer (at most {TOLERANCE:.0e})")
     for part in parts:
         if predict:
+            from sanity.questions import ask
+
             ask(part)
         run_checks(part, checks="PARTS" if part == "model" else "CHECKS")
         if part == "model":

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -80,7 +80,10 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
         seconds = time.monotonic() - started
         run = Path(folder, "runs", f"{task}-{mode}")
         result = json.loads((run / "result.json").read_text())
-        recipe = json.loads((run / "run.json").read_text())["identity"]["recipe"]
+        recipe = asdict(recipe_now(settings.model, task, mode, backbone))
+        ran = json.loads((run / "run.json").read_text())["identity"]["recipe"]  # not with what does not decide a step
+        if not ran.items() <= recipe.items():
+            raise UserError(f"{task}, {mode}: the run had the settings {ran}, not {recipe}")
     return {"task": task, "mode": mode, "backbone": backbone, "seed": seed, "precision": settings.precision,
             "accuracy": result["run"]["accuracy"], "macro_f1": result["run"]["macro_f1"],
             "examples": result["run"]["examples"], "best_epoch": result["best_epoch"],
@@ -97,6 +100,12 @@ def source(model: Path, backbone: str) -> str:
     return hashlib.sha256((json.dumps(shape, indent=2) + "\n").encode()).hexdigest()
 
 
+def recipe_now(model: Path, task: str, mode: str, backbone: str) -> Recipe:
+    """Return the settings of training that are the defaults today."""
+    settings = classifier.Settings(model=str(model), fine_tune_mode=mode, random_backbone=backbone == "random")
+    return settings.recipe(TASKS[task])
+
+
 def read_results(path: Path, model: Path) -> list[dict]:
     """Return the runs in the results file that would be the same today.
 
@@ -106,9 +115,8 @@ def read_results(path: Path, model: Path) -> list[dict]:
     lines = path.read_text().splitlines() if path.exists() else []
     runs = []
     for run in map(json.loads, lines):
-        now = classifier.Settings(model=str(model), fine_tune_mode=run["mode"],
-                                  random_backbone=run["backbone"] == "random")
-        if run["source"] in sources and Recipe(**run["recipe"]) == now.recipe(TASKS[run["task"]]):
+        now = recipe_now(model, run["task"], run["mode"], run["backbone"])
+        if run["source"] in sources and Recipe(**run["recipe"]) == now:
             runs.append(run)
     return runs
 

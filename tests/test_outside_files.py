@@ -93,8 +93,8 @@ def test_little_memory_for_a_data_file_is_named(tmp_path, monkeypatch):
     """Catches a lack of memory for the texts that is blamed on the model."""
     (tmp_path / "a.csv").write_text("id\tsentence\tsentiment\n0\tx\t1\n")
     task = custom_task(tmp_path / "a.csv", tmp_path / "a.csv", num_labels=2)
-    monkeypatch.setattr("data.tasks.read_examples", lambda path, **_: bytearray(1 << 62))
-    with pytest.raises(UserError, match=r"a\.csv: there is not enough memory to read its 28 bytes"):
+    monkeypatch.setattr("data.tasks.read_own", lambda *_: bytearray(1 << 62))
+    with pytest.raises(UserError, match=r"a\.csv: there is not enough memory to read 56 bytes"):
         task.read("train")
 
 

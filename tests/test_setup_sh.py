@@ -1,5 +1,6 @@
 """setup.sh, as a copy with an interpreter that only pretends to install (one test installs for real)."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -339,6 +340,7 @@ def test_pins_are_exact_and_within_the_declared_ranges(root, version):
     exact = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
     assert len(exact) == len(pins)
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    ranges = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    ranges = [Requirement(text) for text in [*project["dependencies"],
+                                             *itertools.chain(*project["optional-dependencies"].values())]]
     assert {wanted.name for wanted in ranges} == set(exact)
     assert [wanted.name for wanted in ranges if not wanted.specifier.contains(exact[wanted.name])] == []

@@ -68,6 +68,7 @@ def degraded(request):
 WORKING = [name for name in SAFE if ATTACKS[name].breaks]
 
 
+@pytest.mark.slow
 @every(WORKING)
 @pytest.mark.timeout(600)
 def test_the_attack_works_where_nothing_stops_it(naive, name):

@@ -130,7 +130,8 @@ def test_without_room_for_its_output_a_run_ends_whole_and_says_so(here, root):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, str(root / "classifier.py"), *FINE_TUNE], stdout=full, text=True,
                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)})
-    assert done.returncode == 2 and (RUN / "result.json").exists() and len(list(here.glob("predictions/*-out.csv"))) == 2
+    assert done.returncode == 2 and (RUN / "result.json").exists()
+    assert len(list(here.glob("predictions/*-out.csv"))) == 2
     assert done.stderr == "error: cannot write standard output: No space left on device\nAll else is done\n"
 
 

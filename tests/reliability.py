@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -37,9 +38,10 @@ def signals(folder: Path, trials: int, seed: int) -> dict[str, int]:
     chance, ends = random.Random(seed), Counter()
     command = [str(ROOT / "setup.sh"), "classifier.py", "--quick", "--device", "cpu"]
     for _ in cli.progress(range(trials), "signals"):
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)
         time.sleep(chance.random())
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the shell's children, too
         said = process.communicate()[1]
         if "Traceback" in said:
             ends["traceback"] += 1

@@ -18,7 +18,7 @@ from common.student_files import explain_student_errors
 from common.terminal import say
 from data.batching import epoch_order
 from data.inspect import report, unknown_script
-from data.tasks import Task
+from data.tasks import Loaded, Task
 from data.tokenizer import Tokenizer
 from finetuning.features import Split, read_splits, with_features
 from finetuning.model import Engine, Model, make_model
@@ -37,6 +37,7 @@ from finetuning.results import (
 from finetuning.settings import Settings, prediction_file, table_file
 from finetuning.trial import LONG, TIMED, WARM_UP, Clock, Trial, duration, find_rate, memory
 from models import pretrained
+from models.config import GPT2Config
 from models.heads import SCORE, heads, read_score
 from models.hub import HubUnreachable, some
 from training.evaluate import Score, score
@@ -132,15 +133,7 @@ def run_task(settings: Settings, kind: type[nn.Module], task: Task, folder: Path
         say(line)
 
     # What must be the same for a run to be the same run.
-    identity = {"task": task.name, "mode": settings.fine_tune_mode, "recipe": decides(recipe), "seed": settings.seed,
-                "weight decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
-                "precision": machine.precision, "engine": engine.identity, "shape": asdict(config),
-                "backbone": hash_tensors(model.gpt.state_dict()), "tokenizer": tokenizer.fingerprint,
-                "texts": {name: split.dataset.fingerprint for name, split in splits.items() if name != "test"}}
-    if loaded.decisions:
-        identity |= {"files": loaded.decisions}
-    if settings.class_weights != Settings.class_weights or settings.select_by != Settings.select_by:
-        identity |= {"class weights": settings.class_weights, "best by": settings.select_by}
+    identity = identity_of(settings, loaded, task, recipe, model, config, tokenizer, splits, engine, machine)
     if settings.keep_head:
         identity["head"] = hash_tensors({SCORE: read_score(folder)[0]})
     group.require_same(identity)
@@ -240,6 +233,21 @@ def try_out(settings: Settings, recipe: Recipe, task: Task, model: Model, splits
         return
     rate = find_rate(trial, settings.out / f"{task.name}-{settings.fine_tune_mode}-lr.png")
     say(f"the rate to take: --lr {rate:.1g}")
+
+
+def identity_of(settings: Settings, loaded: Loaded, task: Task, recipe: Recipe, model: Model, config: GPT2Config,
+                tokenizer: Tokenizer, splits: dict[str, Split], engine: Engine, machine: Machine) -> dict[str, Any]:
+    """Everything that decides a run's results: a checkpoint of another identity is another run's."""
+    identity = {"task": task.name, "mode": settings.fine_tune_mode, "recipe": decides(recipe), "seed": settings.seed,
+                "weight decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
+                "precision": machine.precision, "engine": engine.identity, "shape": asdict(config),
+                "backbone": hash_tensors(model.gpt.state_dict()), "tokenizer": tokenizer.fingerprint,
+                "texts": {name: split.dataset.fingerprint for name, split in splits.items() if name != "test"}}
+    if loaded.decisions:
+        identity |= {"files": loaded.decisions}
+    if settings.class_weights != Settings.class_weights or settings.select_by != Settings.select_by:
+        identity |= {"class weights": settings.class_weights, "best by": settings.select_by}
+    return identity
 
 
 def decides(recipe: Recipe) -> dict[str, Any]:

@@ -24,22 +24,32 @@ die() {
     exit 2
 }
 
-folder_of() {  # prints the folder of file $1, with links followed by hand: older macOS has no readlink -f
-    local file=$1 target
-    while [ -L "$file" ]; do
-        target=$(readlink "$file")
-        case $target in
-            /*) file=$target ;;
-            *) file=${file%/*}/$target ;;
-        esac
-    done
-    cd -P -- "${file%/*}" && pwd
+# A bash that waits for a command, as $(...) does, forgets a Ctrl-C if that command ends as usual all the same; one that
+# reads dies of it. So this is how everything is asked before Python runs, one command at a time.
+says() {  # sets said to what a command prints; fails if that is nothing
+    IFS= read -r -d '' said < <("$@") || :
+    said=${said%$'\n'}
+    wait "${!-}" 2>/dev/null || :  # or Python would have a child that it does not know
+    [ -n "$said" ]
+}
+
+physical() {  # prints the path of folder $1
+    cd -P -- "$1" && pwd
 }
 
 case $0 in
-    */*) root=$(folder_of "$0") ;;
-    *) root=$(folder_of "./$0") ;;
+    */*) file=$0 ;;
+    *) file=./$0 ;;
 esac
+while [ -L "$file" ]; do  # followed by hand: older macOS has no readlink -f
+    says exec readlink "$file"
+    case $said in
+        /*) file=$said ;;
+        *) file=${file%/*}/$said ;;
+    esac
+done
+says physical "${file%/*}"
+root=$said
 venv=$root/.venv
 python=$venv/bin/python
 stamp=$venv/.setup  # if it exists, setup.sh made .venv; if it equals finished_stamp, the installation is complete
@@ -51,13 +61,27 @@ finished_stamp() {  # prints a text that changes if the checkout moves, or pytho
     printf '%s\n%s\n%s\n' "$root" "${version%.*}" "$(<"$root/requirements.txt")"
 }
 
-without_comments() {  # of requirements.txt, and blank lines: they change nothing that is installed
-    sed -e 's/^[[:space:]]*#.*//' -e 's/[[:space:]]#.*//' -e 's/[[:space:]]*$//' -e '/^$/d'
+add() {  # appends a line of requirements.txt to plain, but no comment and no blank line: they install nothing
+    local line=" $1"
+    line=${line%%[[:space:]]#*}
+    line=${line%"${line##*[![:space:]]}"}
+    [ -z "$line" ] || plain=$plain$line$'\n'
+}
+
+add_lines() {
+    local line
+    while IFS= read -r line || [ -n "$line" ]; do add "$line"; done <"$1"
 }
 
 ready() {
-    [ -f "$stamp" ] && [ -x "$python" ] &&
-        [ "$(without_comments <"$stamp")" = "$(finished_stamp | without_comments)" ]
+    local installed plain=
+    [ -f "$stamp" ] && [ -x "$python" ] && says exec "$python" -V 2>/dev/null || return 1
+    add_lines "$stamp"
+    installed=$plain plain=
+    add "$root"
+    add "${said%.*}"
+    add_lines "$root/requirements.txt"
+    [ "$installed" = "$plain" ]
 }
 
 find_python() {  # sets base to the first interpreter that is new enough and can make environments
@@ -165,12 +189,14 @@ fi
 
 case $1 in
     -m)
-        case $(pwd -P)/ in
+        says pwd -P
+        case $said/ in
             "$root"/*) ;;
             *) if [ "${2-}" = pytest ]; then cd "$root"; fi ;;
         esac
         # -P: no module of the current folder hides an installed one of its name. Python 3.10 does not know it.
-        case $(<"$stamp") in
+        IFS= read -r -d '' said <"$stamp" || :
+        case $said in
             *$'\n'"Python 3.10"*) ;;
             *) set -- -P "$@" ;;
         esac
@@ -188,7 +214,11 @@ esac
 export PYTHONPATH="$root:$root/course${PYTHONPATH:+:$PYTHONPATH}"
 # Ctrl-C in the first hundredth of a second would end in a traceback of Python's. A script whose first import is our
 # settings gets it held back until common/interrupts.py can answer it. GNU's env can do that.
-if grep -qsE '^from (finetuning|pretraining)\.settings import' -- "$1" && env --block-signal=INT true 2>/dev/null; then
-    exec env --block-signal=INT "$python" "$@"
-fi
+said=
+[ ! -f "$1" ] || { IFS= read -r -d '' said <"$1"; } 2>/dev/null || :
+case $'\n'$said in
+    *$'\nfrom finetuning.settings import'* | *$'\nfrom pretraining.settings import'*)
+        if says exec env --block-signal=INT echo yes 2>/dev/null; then exec env --block-signal=INT "$python" "$@"; fi
+        ;;
+esac
 exec "$python" "$@"

@@ -80,6 +80,9 @@ def test_slow_work_that_moves_is_waited_for():
 def test_a_file_that_does_not_fit_into_memory(tmp_path, monkeypatch):
     """Catches a MemoryError that the nearest caller takes for the model's."""
     class Greedy(io.FileIO):
+        def __init__(self, path, follow):
+            super().__init__(path)
+
         def read(self, size: int = -1) -> bytes:
             return bytearray(1 << 62)
 
@@ -120,7 +123,7 @@ def test_little_address_space_is_told_at_once(good, root, script, megabytes, mon
     """Catches a hang or a traceback while SciPy is loaded."""
     words = FINE_TUNE if script == "classifier.py" else PRETRAIN
     done = subprocess.run(["bash", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "-", sys.executable, root / script,
-                           *words], cwd=good, capture_output=True, text=True, timeout=60)
+                           *words], cwd=good, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (f"error: this process may use only {megabytes} MB of address space (ulimit -v); "
                            f"loading PyTorch takes {LEAST_ADDRESS_SPACE >> 20}\n")

@@ -25,7 +25,7 @@ def checkout(root, tmp_path):
 def run(checkout, *words, cwd=None, script="run.py"):
     start = [sys.executable, str(checkout / script)] if script == "run.py" else [str(checkout / script)]
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHON": sys.executable}
-    done = subprocess.run([*start, *words], cwd=cwd or checkout, capture_output=True, text=True, timeout=120,
+    done = subprocess.run([*start, *words], cwd=cwd or checkout, capture_output=True, text=True, timeout=240,
                           env=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done

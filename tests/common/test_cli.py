@@ -145,9 +145,9 @@ def script(body: str, *, pipe_to: str = "") -> subprocess.CompletedProcess:
     code = f"{imports}def main():\n{lines}\ncli.run(main)\n"
     if not pipe_to:
         return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True,
-                              timeout=60)
+                              timeout=240)
     shell = f'"$PYTHON" -c "$CODE" | {pipe_to}; echo "status ${{PIPESTATUS[0]}}"'
-    return subprocess.run(["bash", "-c", shell], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+    return subprocess.run(["bash", "-c", shell], cwd=REPOSITORY, capture_output=True, text=True, timeout=240,
                           env={"PYTHON": sys.executable, "CODE": code, "PATH": "/usr/bin:/bin"})
 
 

@@ -223,7 +223,7 @@ def test_as_a_command(root, tmp_path):
     """Catches a script that cannot be started, a slow --help, tracebacks, and a status other than 2."""
     def start(*words: object) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "data.download", *map(str, words)]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
 
     begin = time.perf_counter()
     assert "--base-url" in start("--help").stdout

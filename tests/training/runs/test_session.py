@@ -136,8 +136,8 @@ def test_a_best_epoch_saved_just_before_the_end_counts(tmp_path, whole, monkeypa
 
 def kills(folder: Path, root: Path, trials: int) -> dict:
     """What tests/training/runs/killing.py found."""
-    done = subprocess.run([sys.executable, "-m", "tests.training.runs.killing", str(folder), "1", str(trials)], cwd=root,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.training.runs.killing", str(folder), "1", str(trials)]
+    done = subprocess.run(command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -201,7 +201,7 @@ def into(*path):
     into("best", "step", 99), into("log", None), into("log", "bytes", -1), into("log", "bytes", 10**9),
     into("identity", None), into("identity", "recipe", 5), lambda document: document["files"].pop("training"),
     lambda document: document["files"].pop("weights"),
-], ids=str)
+])
 def test_a_forged_state_is_refused(stopped, change):
     """Catches: a checkpoint, sealed as it should be, whose values end in a traceback later, or in nonsense."""
     reseal(stopped, change)

@@ -1,9 +1,9 @@
 """The attention of modules/attention.py, by the fastest way there is for a shape, a type and a device.
 
 PyTorch has no fused kernel for dropout on a CPU, and the [B, nh, T, T] tensors of the plain steps go to memory and back
-a dozen times. `attention_in_blocks` takes some heads' [T, T] matrices at a time through all steps, while they are in
-the processor's cache. For the backward pass it keeps the softmax's result and a byte for each element, in place of
-three float32 tensors.
+a dozen times. `attention_in_blocks` takes a part of some heads' scores at a time through all steps, while they are in
+the processor's cache, and leaves out what the causal mask hides. For the backward pass it keeps a byte for each
+element, in place of three float32 tensors, and computes the softmax again.
 """
 
 import math
@@ -17,6 +17,8 @@ from engine.dropout import draw_kept
 
 BLOCK = 2**18
 """Scores that are worked on together: 1 MB in float32."""
+QUERIES = 64
+"""Tokens that look back together; of what the causal mask hides, 3/4 is then left out for T of 256, 7/8 for 512."""
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, p: float) -> Tensor:
@@ -34,6 +36,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None,
         return F.dropout(scores.softmax(dim=-1), p) @ value
     if query.is_cpu and p > 0:
         return attention_in_blocks(query, key, value, mask(query, visible), p)
+    if p == 1:
+        return F.dropout(value, p)  # nothing is left; CUDA's kernels would divide by 1 - p
     if visible is None:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask(query, visible), dropout_p=p)
@@ -58,8 +62,9 @@ def mask(query: Tensor, visible: Tensor | None) -> Tensor:
 def attention_in_blocks(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
     """dropout(softmax(Q K^T / sqrt(hs) + bias)) V, for float32 or float64 on a CPU.
 
-    query, key, value: [B, nh, T, hs]. bias: [T, T] or [B, 1, T, T]; no row may be -inf throughout. p: probability of
-    dropout. Returns [B, nh, T, hs]. Has gradients for query, key and value, no second derivatives.
+    query, key, value: [B, nh, T, hs]. bias: [T, T] or [B, 1, T, T]; -inf above the diagonal, and no row of it may be
+    -inf throughout. p: probability of dropout. Returns [B, nh, T, hs]. Has gradients for query, key and value, no
+    second derivatives.
     """
     B, nh, T, _ = query.shape
     kept, scale = draw_kept(torch.Size((B, nh, T, T)), p)
@@ -72,40 +77,48 @@ class _AttentionInBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, kept: Tensor, scale: float) -> Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        B, nh, T, hs = query.shape
-        weights, mixed = query.new_empty(B, nh, T, T), torch.empty_like(query)
-        for b, h in _blocks(B, nh, T):
-            scores = (query[b, h] @ key[b, h].transpose(-2, -1)).div_(math.sqrt(hs)).add_(bias[b])
-            torch.softmax(scores, dim=-1, out=weights[b, h])
-            torch.mul(weights[b, h], kept[b, h], out=scores)
-            mixed[b, h] = scores @ value[b, h]
-        ctx.save_for_backward(query, key, value, weights, kept)
+        mixed = torch.empty_like(query)
+        blocks = list(_blocks(*kept.shape[:3]))
+        for b, h, rows, seen in blocks:
+            weights = _weights(query[b, h, rows], key[b, h, seen], bias[b, :, rows, seen])
+            mixed[b, h, rows] = (weights * kept[b, h, rows, seen]) @ value[b, h, seen]
+        # Weights that are small are kept for the backward pass, others computed again: for long texts they would be
+        # most of the memory, and the time to write and read them is more than what it takes to compute them.
+        ctx.save_for_backward(query, key, value, bias, kept, weights if len(blocks) == 1 else None)
         ctx.scale = scale
         return mixed.mul_(scale)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        query, key, value, weights, kept = ctx.saved_tensors
-        B, nh, T, hs = query.shape
+        query, key, value, bias, kept, small = ctx.saved_tensors
         grad = grad * ctx.scale
-        grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for b, h in _blocks(B, nh, T):
-            dropped = weights[b, h] * kept[b, h]
-            grad_value[b, h] = dropped.transpose(-2, -1) @ grad[b, h]
-            grad_weights = (grad[b, h] @ value[b, h].transpose(-2, -1)).mul_(kept[b, h])
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for b, h, rows, seen in _blocks(*kept.shape[:3]):
+            weights = _weights(query[b, h, rows], key[b, h, seen], bias[b, :, rows, seen]) if small is None else small
+            grad_weights = (grad[b, h, rows] @ value[b, h, seen].transpose(-2, -1)).mul_(kept[b, h, rows, seen])
             # The softmax's: weights * (grad_weights - the sum of weights * grad_weights over the row).
-            grad_scores = torch._softmax_backward_data(grad_weights, weights[b, h], -1, weights.dtype)
-            grad_scores.div_(math.sqrt(hs))
-            grad_query[b, h] = grad_scores @ key[b, h]
-            grad_key[b, h] = grad_scores.transpose(-2, -1) @ query[b, h]
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores.div_(math.sqrt(query.shape[-1]))
+            grad_query[b, h, rows] = grad_scores @ key[b, h, seen]
+            grad_key[b, h, seen] += grad_scores.transpose(-2, -1) @ query[b, h, rows]
+            dropped = weights * kept[b, h, rows, seen]
+            grad_value[b, h, seen] += dropped.transpose(-2, -1) @ grad[b, h, rows]
         return grad_query, grad_key, grad_value, None, None, None
 
 
-def _blocks(B: int, nh: int, T: int) -> Iterator[tuple[slice, slice]]:
-    """Cut [B, nh] matrices into groups of neighbours with at most BLOCK numbers, but at least one matrix."""
-    matrices = max(BLOCK // T**2, 1)
+def _weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(hs) + bias) of some queries and keys."""
+    return (query @ key.transpose(-2, -1)).div_(math.sqrt(query.shape[-1])).add_(bias).softmax(dim=-1)
+
+
+def _blocks(B: int, nh: int, T: int) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Cut [B, nh, T, T] scores into blocks of at most BLOCK numbers, or of one head: which b, which heads, which
+    queries, and which keys the causal mask lets these see. The scores of all other keys are never computed."""
+    queries = min(QUERIES, T)
+    matrices = max(BLOCK // (queries * T), 1)
     rows, heads = max(matrices // nh, 1), min(matrices, nh)
     for b in range(0, B, rows):
         for h in range(0, nh, heads):
-            yield slice(b, b + rows), slice(h, h + heads)
+            for t in range(0, T, queries):
+                yield slice(b, b + rows), slice(h, h + heads), slice(t, t + queries), slice(0, t + queries)

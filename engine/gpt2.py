@@ -4,6 +4,8 @@ It is written against the attribute names of the course's contract alone, so it 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from engine.attention import attention, last_token_attention
 from engine.dropout import dropout
+
+LARGE = 2**22
+"""From so many numbers on, 16 MB in float32, GELU's results are computed again in the backward pass, not kept."""
 
 
 class FastGPT2:
@@ -90,12 +95,28 @@ class FastGPT2:
 
     def feed_forward(self, layer: nn.Module, x: Tensor) -> Tensor:
         """The second half of a block: [..., C] -> [..., C]."""
-        inner = F.gelu(layer.interm_dense(layer.out_layer_norm(x)), approximate=self.gelu)
-        return x + dropout(layer.out_dense(inner), layer.out_dropout)
+        before = layer.interm_dense(layer.out_layer_norm(x))
+        inner = F.gelu(before, approximate=self.gelu)
+        again = partial(F.gelu, before.detach(), approximate=self.gelu)
+        with computed_again(inner, again) if inner.numel() >= LARGE and not self.recompute else nullcontext():
+            out = layer.out_dense(inner)
+        return x + dropout(out, layer.out_dropout)
 
     def heads(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, nh, T, hs]"""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def computed_again(result: Tensor, function: Callable[[], Tensor]) -> AbstractContextManager[None]:
+    """While inside: `result` is not kept for the backward pass, where function() computes it again."""
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        same = saved.data_ptr() == result.data_ptr() and saved.numel() == result.numel()
+        return saved.shape if same else saved
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return function().view(kept) if isinstance(kept, torch.Size) else kept
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 def active(module: nn.Dropout) -> float:

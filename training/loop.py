@@ -16,6 +16,9 @@ from training.machine import Machine
 from training.memory import explain_out_of_memory
 from training.parallel.sharding import full_tensor
 
+SMALL_CHANGE = 1e29
+"""A billion steps that change no number by more stay within float32, which ends at 3.4e38."""
+
 
 class Outcome(NamedTuple):
     """The result of an objective on one batch."""
@@ -98,7 +101,8 @@ class Feed:
 def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objective: Objective, state: TrainState,
         machine: Machine, *, epochs: int, scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         accumulate: int = 1, max_grad_norm: float | None = None, after_step: Callable[[], None] = lambda: None,
-        after_epoch: Callable[[], None] = lambda: None, describe: str = "training") -> None:
+        after_epoch: Callable[[], None] = lambda: None, describe: str | None = "training",
+        beside_bar: Callable[[TrainState], str] = lambda state: f"loss {state.loss:.3f}") -> None:
     """Train from the position in `state` until `epochs` epochs are finished, and keep `state` up to date.
 
     One batch of the feed is one optimizer step, on the gradient of the mean loss over its rows, however many. With
@@ -108,51 +112,54 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, objectiv
     `after_step` runs after each optimizer step. `after_epoch` runs after an epoch's last step, when state.epoch is one
     higher already but the sums still belong to that epoch. Training can be saved in both and resumed from there.
 
+    `describe` is a word for the progress bar over all epochs, None for no bar; `beside_bar` gives the words beside it.
+
     Raises OutOfMemory. Raises Diverged if the loss or a gradient is not finite, with the weights of before this step;
     and if the step makes a weight infinite or NaN, before anything can be saved.
     """
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     optimizer.zero_grad(set_to_none=True)
-    while state.epoch < epochs:
-        # Begin a new epoch, or the rest of an interrupted one.
-        if state.batch == 0:
-            state.loss_sum, state.correct, state.rows = 0.0, 0, 0
-        order = feed.order(state.epoch)
-        bar = progress(len(order), f"{describe} {state.epoch + 1}/{epochs}", "batch")
-        bar.update(state.batch)
-        model.train()
+    first_step = state.step
+    with progress(epochs, f"{describe}: ", unit=None, done=state.epoch, silent=describe is None) as bar:
+        while state.epoch < epochs:
+            # Begin a new epoch, or the rest of an interrupted one.
+            if state.batch == 0:
+                state.loss_sum, state.correct, state.rows = 0.0, 0, 0
+            order = feed.order(state.epoch)
+            bar.set_description(f"{describe} {state.epoch + 1}/{epochs}", refresh=False)
+            model.train()
 
-        for rows in order[state.batch:]:
-            with explain_out_of_memory("training", f"in step {state.step + 1}"):
-                # Compute loss and gradient.
-                todo = parts(rows, min(accumulate, math.ceil(len(rows) / machine.group.size)))
-                loss, correct = backward(model, todo, feed, objective, machine)
+            for rows in order[state.batch:]:
+                with explain_out_of_memory("training", f"in step {state.step + 1}"):
+                    # Compute loss and gradient.
+                    todo = parts(rows, min(accumulate, math.ceil(len(rows) / machine.group.size)))
+                    loss, correct = backward(model, todo, feed, objective, machine)
 
-                # Check and clip the gradient.
-                norm = total_norm([p.grad for p in parameters if p.grad is not None])
-                require_finite(state.step + 1, feed.name_rows(rows), ("loss", loss), ("gradient's norm", norm))
-                if max_grad_norm is not None:
-                    nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+                    # Check and clip the gradient.
+                    norm = total_norm([numbers(p) for p in parameters if p.grad is not None])
+                    require_finite(state.step + 1, feed.name_rows(rows), ("loss", loss), ("gradient's norm", norm))
+                    if max_grad_norm is not None:
+                        nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
 
-                # Step.
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                require_finite(state.step + 1, feed.name_rows(rows), ("weights' norm", total_norm(parameters)))
-            if scheduler is not None:
-                scheduler.step()
+                    # Step.
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    if state.step == first_step or may_overflow(optimizer):
+                        require_finite(state.step + 1, feed.name_rows(rows), ("weights' norm", total_norm(parameters)))
+                if scheduler is not None:
+                    scheduler.step()
 
-            # Count.
-            state.batch += 1
-            state.step += 1
-            state.rows += len(rows)
-            state.loss_sum += float(loss) * len(rows)
-            state.correct += int(correct)
-            bar.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
-            bar.update()
-            after_step()
-        bar.close()
-        state.epoch, state.batch = state.epoch + 1, 0
-        after_epoch()
+                # Count.
+                state.batch += 1
+                state.step += 1
+                state.rows += len(rows)
+                state.loss_sum += float(loss) * len(rows)
+                state.correct += int(correct)
+                bar.set_postfix_str(beside_bar(state), refresh=False)
+                bar.update(state.epoch + state.batch / len(order) - bar.n)
+                after_step()
+            state.epoch, state.batch = state.epoch + 1, 0
+            after_epoch()
 
 
 def backward(model: nn.Module, todo: Sequence[Sequence[int]], feed: Feed, objective: Objective,
@@ -177,6 +184,20 @@ def parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
     """Cut rows into at most `count` consecutive parts, none empty, all of one size but perhaps the last."""
     size = math.ceil(len(rows) / count)
     return [rows[start:start + size] for start in range(0, len(rows), size)]
+
+
+def numbers(parameter: nn.Parameter) -> Tensor:
+    """Return a parameter's gradient; of a sparse one, which lists rows of an embedding, the numbers of these rows."""
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()  # one row for each word, however often it occurs
+    return parameter.grad.values()
+
+
+def may_overflow(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether a step can make finite weights infinite or NaN. Only some optimizers know a bound of their steps."""
+    bound = getattr(optimizer, "largest_change", lambda: math.inf)()
+    return not bound < SMALL_CHANGE
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:

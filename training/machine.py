@@ -1,5 +1,6 @@
 """A Machine says where a run computes: on which device, in which precision, together with which processes."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -53,5 +54,18 @@ class Machine:
 
 def deterministic(on: bool = True) -> None:
     """Make PyTorch use kernels that give the same bits every time, and raise an error where it has none."""
+    if on:  # read by CUDA's matrix products at the first of them; older PyTorch raises an error without it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if on != torch.are_deterministic_algorithms_enabled():  # the call imports PyTorch's compiler: over a second
         torch.use_deterministic_algorithms(on)
+
+
+def leave_compiler_out() -> None:
+    """Keep PyTorch from importing its compiler, which no run uses, and which takes as long to import as PyTorch itself.
+
+    The first call of an optimizer's method imports it, to tell it to leave the method alone; unless that is done.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None:  # in PyTorch 2.13 it is there; where it is not, the compiler is imported
+            method.__dynamo_disable = method

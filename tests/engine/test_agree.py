@@ -122,8 +122,7 @@ def test_what_is_wrong_is_found(name):
     ("engine/gpt2.py", "normed[rows, last, None]", "normed[rows, 0 * last, None]"),
     ("engine/gpt2.py", "self.run(self.gpt.gpt_layers, self.embed(input_ids), visible)",
      "self.run(self.gpt.gpt_layers, self.embed(input_ids), None)"),
-    ("engine/gpt2.py", "return x + dropout(layer.out_dense(inner), layer.out_dropout)",
-     "return x + layer.out_dense(inner)"),
+    ("engine/gpt2.py", "return x + dropout(out, layer.out_dropout)", "return x + out"),
     ("engine/gpt2.py", "attended = dropout(layer.attention_dense(attended), layer.attention_dropout)",
      "attended = layer.attention_dense(attended)"),
     ("engine/gpt2.py", "visible, active(module.dropout)).flatten", "visible, 0.0).flatten"),
@@ -136,6 +135,18 @@ def test_a_mutant_of_the_engine_is_found(file, old, new):
     gpt = GPT2Model(SMALL)
     assert not agree.compare_gpt2(gpt, mutant.FastGPT2(gpt, 3), 50)
     assert agree.compare_gpt2(gpt, FastGPT2(gpt, 3), 50)
+
+
+@pytest.mark.parametrize("old, new", [
+    ("rows = moving.nonzero()[:, 0]", "rows = grad.indices()[0]"),
+    ("[values[place[block]]]", "[values[place[block] - 1]]"),
+    ("for tensor, part in zip((p, first, second)", "for tensor, part in zip((p, first)"),
+    ("eps, steps = eps / math.sqrt(1 - beta2**t), float(t)", "steps = float(t)"),
+])
+def test_a_mutant_of_the_fast_adamw_is_found(monkeypatch, old, new):
+    """Catches: the same for AdamW: rows in motion that are left, a gradient of another row, moments that are lost."""
+    monkeypatch.setattr(agree, "FastAdamW", mutate("engine/adamw.py", (old, new)).FastAdamW)
+    assert not agree.check_adamw(AdamW)
 
 
 def test_what_breaks_cannot_be_compared():

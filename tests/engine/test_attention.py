@@ -61,10 +61,14 @@ def test_it_is_equal_to_the_steps_by_hand(dtype, tolerance, kind, T, attend):
 
 
 @pytest.mark.parametrize("block", [1, 100, 200, 2**18], ids=["a matrix", "two heads", "two rows", "all"])
+@pytest.mark.parametrize("queries", [1, 3, 64])
 @pytest.mark.parametrize("kind", ["none", "holes"])
-def test_blocks_drop_what_the_steps_by_hand_would(monkeypatch, block, kind):
-    """Catches: a block skipped or done twice, another row's mask, a gradient that forgets what was dropped."""
+def test_blocks_drop_what_the_steps_by_hand_would(monkeypatch, block, queries, kind):
+    """Catches: a block skipped or done twice, another row's mask, a gradient that forgets what was dropped, a key that
+    some of a block's queries see and others do not.
+    """
     monkeypatch.setattr(engine, "BLOCK", block)
+    monkeypatch.setattr(engine, "QUERIES", queries)
     leaves = random_qkv(B=5, nh=3, T=7)
     visible = MASKS[kind](5, 7)
     torch.manual_seed(0)
@@ -78,13 +82,21 @@ def test_blocks_drop_what_the_steps_by_hand_would(monkeypatch, block, kind):
         want = by_hand(*leaves, visible, lambda weights: weights * kept * scale)  # its graph is used up
 
 
-def test_blocks_keep_little_for_the_backward_pass():
-    """Catches: a second or third [T, T] tensor kept, which is most of the memory for long texts."""
+def kept_for_backward(T):
+    """Bytes that attention with dropout keeps for its backward pass, beyond query, key, value and the shared mask."""
     sizes = []
-    q, k, v = random_qkv(B=2, nh=3, T=64, hs=4, dtype=torch.float32)
+    q, k, v = random_qkv(B=2, nh=3, T=T, hs=4, dtype=torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
         attention(q, k, v, None, 0.1)
-    assert sum(sizes) == 3 * q.nbytes + 2 * 3 * 64 * 64 * (4 + 1)
+    return sum(sizes) - 3 * q.nbytes - 2 * T * T * 4
+
+
+def test_blocks_keep_little_for_the_backward_pass():
+    """Catches: a [T, T] tensor of float32 kept for each head, which is most of the memory for long texts. What is
+    small enough for one block is kept: that is faster.
+    """
+    assert kept_for_backward(T=256) == 2 * 3 * 256 * 256
+    assert kept_for_backward(T=32) == 2 * 3 * 32 * 32 * (1 + 4)
 
 
 def test_dropout():

@@ -1,6 +1,9 @@
 """Devices and precisions by name; and no room of training/ names a flag, since it serves scripts with other flags."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,10 +54,13 @@ def test_autocast_computes_in_the_precision():
         assert str(machine) == f"cpu in {precision}"
 
 
-def test_deterministic_can_be_switched_on_and_off():
-    """Catches a switch that stays on for the tests after it, or does nothing."""
+def test_deterministic_can_be_switched_on_and_off(monkeypatch):
+    """Catches a switch that stays on for the tests after it, or does nothing, or fails on CUDA with older PyTorch."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before, afterwards
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     try:
         deterministic(True)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         deterministic(False)
@@ -70,3 +76,25 @@ def test_no_room_of_training_names_a_flag(root):
     assert len(files) > 10
     for path in files:
         assert [flag for flag in flags if flag in path.read_text("utf-8")] == [], path
+
+
+def test_the_compiler_is_left_out():
+    """Catches: a second and a half of imports that no run needs, at the start of each; or an optimizer that computes
+    something else without them.
+    """
+    code = """
+import sys
+import torch
+from optimizer import AdamW
+from training.machine import leave_compiler_out
+leave_compiler_out()
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = AdamW([weight], lr=0.5)
+weight.grad = torch.ones(2)
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+print([round(p, 4) for p in weight.tolist()], weight.grad, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[0.5, 0.5] None False\n"

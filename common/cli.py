@@ -33,11 +33,23 @@ EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 EXIT_BROKEN_PIPE = 128 + 13  # and SIGPIPE
 
 
+class Version(argparse.Action):
+    """Prints which version this is, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from common.version import describe
+
+        say(describe())
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that accepts `--page_width` for `--page-width`, and no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
+        self.add_argument("-V", "--version", action=Version, nargs=0, default=argparse.SUPPRESS,
+                          help="show the version, the commit, and the versions of Python and PyTorch")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """Parse the words, with hyphens for underscores in flags before a `--`. A line break in one is an error."""
@@ -175,7 +187,7 @@ def attempt(function: Callable[[], T]) -> T:
             output.require_whole()
             return result
         except UserError as error:
-            say(f"error: {error}", error=True)
+            say(f"error: {error}", error=True, style="error")
             status = EXIT_USER_ERROR
         except Stopped as stopped:
             say(str(stopped), error=True)
@@ -188,18 +200,21 @@ def attempt(function: Callable[[], T]) -> T:
         sys.exit(status)
 
 
-def progress(work: Iterable[Any] | int, desc: str, unit: str = "it") -> Any:
+def progress(work: Iterable[Any] | int, desc: str, unit: str | None = "it", *, done: int = 0, delay: float = 0,
+             silent: bool = False) -> Any:
     """Return a tqdm bar on standard error that goes away at the end.
 
-    work: an iterable to loop over through the bar, or a number of steps, counted by calling `update(n)`. The bar is
+    work: an iterable to loop over through the bar, or a number of steps, counted by calling `update(n)`, of which
+    `done` are done already. unit None: no numbers, for parts of a step. delay: seconds until it shows. The bar is
     silent if standard error is not a terminal, so that logs stay readable, and in all processes that torchrun starts
     but the first.
     """
     from tqdm import tqdm  # here, so that `--help` does not wait for it
 
-    silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    steps = {"total": work} if isinstance(work, int) else {"iterable": work}
-    return tqdm(**steps, desc=desc, unit=unit, leave=False, disable=silent)
+    silent = silent or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+    steps = {"total": work, "initial": done} if isinstance(work, int) else {"iterable": work}
+    shape = {"unit": unit} if unit else {"bar_format": "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"}
+    return tqdm(**steps, **shape, desc=desc, delay=delay, leave=False, disable=silent)
 
 
 def _hyphenated(word: str) -> str:

@@ -118,9 +118,12 @@ def open_regular(path: str | os.PathLike, mode: str = "rb", buffering: int = -1,
     return open(path, mode, buffering, opener=opener)
 
 
-def read_bounded(path: str | os.PathLike, limit: int) -> bytes:
-    """Return the bytes of a regular file. OSError, too, if it has more than `limit` or they do not fit into memory."""
-    with open_regular(path) as file:
+def read_bounded(path: str | os.PathLike, limit: int, follow: bool = True) -> bytes:
+    """Return the bytes of a regular file. OSError, too, if it has more than `limit` or they do not fit into memory.
+
+    follow: whether `path` may be a link, as in `open_regular`.
+    """
+    with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit >> 20} MB, too large for its purpose", str(path))

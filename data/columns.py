@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from common.errors import quoted
-from data.formats import Table
 from data.reader import ID, LABEL, SENTENCE, ColumnError
+from data.records import Table
 
 # Role -> the column names that say it, in any case; of several that are there the first is taken.
 KNOWN = {

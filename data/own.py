@@ -11,9 +11,9 @@ from common.errors import one_line, quoted
 from data import formats
 from data.columns import Options, choose_columns, describe_columns
 from data.duplicates import repeated, stratified_share
-from data.formats import DataError, Table
 from data.labels import Labels, labels_of
 from data.reader import LABEL, SENTENCE, ColumnError, Example, read_rows
+from data.records import DataError, Table
 from data.rules import Rules
 
 MANY_LABELS, ROWS_A_LABEL = 50, 5  # more labels, with fewer rows each, are hardly labels
@@ -57,6 +57,9 @@ def read_own(paths: dict[str, Path], options: Options, num_labels: int | None, l
     # The labels of train and dev decide; the test file is only held to them.
     known = (cells["train"] + cells.get("dev", Counter())).keys()
     labels = labels_of(known, num_labels, label_names)
+    declared = tables["train"].declared.get(tables["train"].header[columns["train"][LABEL]], ())
+    if num_labels is None and not label_names and known - {""} <= set(declared):
+        labels = Labels(None, declared, "as the data set lists them")
     if num_labels is None and not label_names:
         require_sensible(tables["train"], columns["train"], labels)
 

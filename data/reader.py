@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import quoted
-from data.formats import LINE_END, DataError, Nested, Table, decode, read_bytes, separated
+from data.formats import LINE_END, decode, read_bytes, separated
 from data.labels import Labels
+from data.records import DataError, Nested, Table
 from data.rules import COURSE_RULES, Rules
 
 __all__ = ["ID", "LABEL", "SENTENCE", "ColumnError", "DataError", "Example", "IdError", "LabelError", "read_examples",

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from common.errors import UserError, quoted
 from data.columns import Options
-from data.formats import DataError, is_dataset
 from data.own import read_own
 from data.reader import Example, read_examples
+from data.records import DataError, is_dataset
 from data.rules import COURSE_RULES, OWN_RULES, Rules
 
 SplitName = Literal["train", "dev", "test"]

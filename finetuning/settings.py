@@ -3,8 +3,10 @@
 from common import interrupts  # noqa: F401, I001 (first: from here on Ctrl-C ends a script quietly)
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -130,6 +132,9 @@ class Settings:
     """Start from random weights of the model's shape: what the pretraining is worth."""
     seed: int = 11711
     """Each task starts from this seed: the same seed gives the same predictions."""
+    seeds: int | None = None
+    """Train N times, with --seed and the N - 1 numbers after it, each in a folder of its own; the closing table shows
+    mean and standard deviation. With --resume, what is finished is kept."""
     epochs: int | None = None
     """Passes over the training file. Default: 10 (gpt2-tiny: measured for each task)."""
     batch_size: int | None = None
@@ -184,7 +189,11 @@ class Settings:
     out: Path = Path("runs")
     """Folder of run folders."""
     predictions: Path = Path("predictions")
-    """Folder of prediction files."""
+    """Folder of prediction files; of several seeds, those of the first."""
+    report: bool = True
+    """Make a page about the run, report.html in its folder."""
+    tensorboard: bool = False
+    """Also write the scores of each epoch as events for TensorBoard, in the run's folder."""
     resume: bool = False
     """Resume an interrupted run of the same settings."""
     save_minutes: float = 10.0
@@ -222,7 +231,11 @@ class Settings:
                        ("head_lr", 0, None), ("warmup", 0, 1), ("weight_decay", 0, None), ("hidden_dropout_prob", 0, 1),
                        ("backbone_dropout", 0, 1), ("word_dropout", 0, 1), ("max_length", 1, None),
                        ("save_minutes", 0, None), ("save_steps", 1, None), ("max_grad_norm", 0, None),
-                       ("seed", 0, 2**63 - 1))
+                       ("seed", 0, 2**63 - 1), ("seeds", 2, 1000))
+        if self.seeds and self.seed + self.seeds > 2**63:
+            raise UserError(f"--seeds {self.seeds}: the last seed would be larger than {2**63 - 1}")
+        if self.tensorboard and not find_spec("tensorboard"):
+            raise UserError("--tensorboard needs a package: .venv/bin/python -m pip install tensorboard")
         if self.keep_head and self.random_backbone:
             raise UserError("--keep-head keeps what was learned, --random-backbone forgets it: give one of them")
         if self.lr != "find":
@@ -234,6 +247,19 @@ class Settings:
     def backbone(self) -> str:
         """The model to load: as given, or gpt2-tiny for --quick, or gpt2."""
         return self.model or (str(TINY) if self.quick else "gpt2")
+
+    def each_seed(self) -> Iterator["Settings"]:
+        """Yield the settings of each run of a task: these, or with --seeds as many as that, each with its own seed."""
+        for number in range(self.seeds or 1):
+            yield replace(self, seed=self.seed + number)
+
+    def folder_of(self, task: str) -> Path:
+        """Return the folder of a task's run, or the one that holds the runs of all seeds."""
+        return self.out / f"{task}-{self.fine_tune_mode}{'-seeds' if self.seeds else ''}"
+
+    def run_folder(self, task: str) -> Path:
+        """Return the folder of the run with this seed."""
+        return self.folder_of(task) / f"seed-{self.seed}" if self.seeds else self.folder_of(task)
 
     @property
     def is_tiny(self) -> bool:

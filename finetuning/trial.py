@@ -61,7 +61,7 @@ class Trial:
 
         with contextlib.closing(bar), contextlib.suppress(Enough):
             fit(self.model, self.optimizer, self.feed, self.objective, state, self.machine, epochs=steps,
-                accumulate=self.accumulate, max_grad_norm=self.max_grad_norm, after_step=stepped, describe="trying")
+                accumulate=self.accumulate, max_grad_norm=self.max_grad_norm, after_step=stepped, describe=None)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from pretraining.objectives import LanguageModel, change_tokens, generate, perpl
 from pretraining.settings import Settings
 from training.evaluate import leaves_model_as_found
 from training.loop import Diverged, Feed, TrainState, fit
-from training.machine import Machine
+from training.machine import Machine, leave_compiler_out
 from training.memory import OutOfMemory, explain_out_of_memory, keep_freed_memory
 from training.parallel.process_group import DeviceError
 from training.runs.run_folder import RunFolder, RunFolderError
@@ -52,6 +52,7 @@ def main(settings: Settings) -> NoReturn:
 def run(settings: Settings) -> None:
     """Pretrain in the run folder."""
     keep_freed_memory()
+    leave_compiler_out()
     with advice(settings), explain_student_errors(), RunFolder(settings.out, ("tokenizer", "model")) as folder, \
             explain_out_of_memory("loading", "for the model"):
         pretrain(settings, folder)

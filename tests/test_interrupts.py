@@ -10,6 +10,7 @@ import time
 import pytest
 
 import engine.adamw
+import finetuning.job
 import finetuning.run
 from tests.finetuning.test_run import folder  # noqa: F401 (a fixture)
 from tests.test_bad_input import FINE_TUNE, PRETRAIN, RUN, run
@@ -25,11 +26,14 @@ def here(folder, tmp_path, monkeypatch):  # noqa: F811
     return tmp_path
 
 
+ROOMS = {"FastAdamW": engine.adamw, **dict.fromkeys(("make_model", "read_splits", "hash_tensors"), finetuning.job)}
+
+
 @pytest.mark.parametrize("place", ["make_model", "read_splits", "hash_tensors", "FastAdamW", "fit", "write_split",
                                    "tfidf_logistic_regression"])
 def test_ctrl_c_outside_training_acts_at_once(here, monkeypatch, capfd, place):
     """Catches Ctrl-C that is answered by waiting for a step where there is none, or that costs what was trained."""
-    room = engine.adamw if place == "FastAdamW" else finetuning.run
+    room = ROOMS.get(place, finetuning.run)
     usual, after = getattr(room, place), []
 
     def interrupted(*given, **named):

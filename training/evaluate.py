@@ -42,7 +42,7 @@ def predict(model: nn.Module, batches: Sequence[Sequence[int]], collate: Callabl
     Raises OutOfMemory, and Diverged if an output is infinite or NaN.
     """
     outputs = None
-    for rows in progress(batches, describe, "batch") if bar else batches:
+    for rows in progress(batches, describe, "batch", delay=1) if bar else batches:
         mine, count = machine.group.share(rows)
         batch = collate(mine).to(machine.device)
         longest = batch.inputs[0].shape[1]

@@ -1,14 +1,16 @@
 """The one door for what is printed: no control characters, and no error where nobody reads."""
 
 import ast
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 
+from common.cli import progress
 from common.errors import one_line, printable
-from common.terminal import say
+from common.terminal import can_show, say, spark_line
 from tests.test_doors import python_files, room_of
 
 DOOR = {"common", "finetuning", "pretraining", "training", "submission", "prepare_submit"}
@@ -80,3 +82,71 @@ def test_no_encoding_ends_a_program(root, tmp_path, encoding, shown):
                           env={**os.environ, "PYTHONPATH": str(root), "PYTHONIOENCODING": encoding})
     decoded = [stream.decode(encoding.split(":")[0]).strip() for stream in (done.stdout, done.stderr)]
     assert done.returncode == 0 and (tmp_path / "done").exists() and decoded == [shown, shown]
+
+
+# ---- colours, bars, little bars --------------------------------------------------------------------------------------
+
+
+class Tty(io.StringIO):
+    """A terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("environment, coloured", [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False),
+                                                   ({"TERM": "dumb"}, False)], ids=str)
+def test_colours_are_for_terminals_that_want_them(monkeypatch, environment, coloured):
+    """Catches escapes in a log, under NO_COLOR or on a dumb terminal, and a message that may bring its own."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    terminal, log = Tty(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", log)
+    say("fine \x1b[31m", style="good")
+    say("bad", error=True, style="error")
+    plain = "fine \\x1b[31m"
+    assert terminal.getvalue() == (f"\x1b[32m{plain}\x1b[0m\n" if coloured else f"{plain}\n")
+    assert log.getvalue() == "bad\n"
+
+
+def test_a_bar_makes_room(monkeypatch):
+    """Catches a message that is printed into the middle of a progress bar."""
+    screen = Tty()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress(4, "epoch: ", unit=None) as bar:
+        bar.update(1)
+        screen.truncate(0)
+        say("a line of its own")
+    before, _, after = screen.getvalue().lstrip("\0").partition("a line of its own\n")
+    assert before.strip("\r ") == "" and before.endswith("\r") and "25%" in after
+
+
+@pytest.mark.parametrize("values, shown", [
+    ([0.0, 1.0], "\u2581\u2588"),
+    ([1.0, 0.0, 0.5], "\u2588\u2581\u2585"), ([0.3, 0.3], "\u2581\u2581"), ([2], "\u2581"),
+    ([0, 1, 2, 3, 4, 5, 6, 7], "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588")])
+def test_a_spark_line(monkeypatch, values, shown):
+    """Catches a division by a span of nothing, and signs in another order."""
+    monkeypatch.setattr(sys, "stdout", Tty())
+    assert spark_line(values) == shown
+
+
+def test_a_long_spark_line_fits(monkeypatch):
+    """Catches a line as long as the run: 95 values in groups of 3, each its mean."""
+    monkeypatch.setattr(sys, "stdout", Tty())
+    line = spark_line(list(range(95)), width=40)
+    assert len(line) == 32 and line[0] == "\u2581" and line[-1] == "\u2588" and sorted(line) == list(line)
+
+
+def test_an_encoding_without_the_signs(monkeypatch):
+    """Catches escapes in the place of each bar where the output is ASCII."""
+    screen = Tty()
+    screen.encoding = "ascii"
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert spark_line([0.0, 0.5, 1.0]) == "_=#" and not can_show("\u00b1") and can_show("+-")

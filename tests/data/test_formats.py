@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import formats
+from data import formats, records
 from data.columns import KNOWN_NAMES
-from data.formats import DataError, Nested, read_table
+from data.formats import read_table
+from data.records import DataError, Nested
 
 HEADER, ROWS = ["id", "text", "label"], [["a", "good, or\nbad; \"so\"", "yes"], ["b", "x\ty", "no"]]
 
@@ -167,7 +168,7 @@ def test_parquet_without_its_package(tmp_path, monkeypatch):
     """Catches: an ImportError in place of what to install."""
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1")
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(records, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"needs the package pyarrow\nInstall it with .*pip install pyarrow"):
         read_table(path)
 
@@ -195,15 +196,16 @@ def test_data_sets_of_the_package(tmp_path, monkeypatch):
 
     package = types.SimpleNamespace(load_from_disk=lambda path: splits, load_dataset=fail)
     monkeypatch.setitem(sys.modules, "datasets", package)
-    monkeypatch.setattr(formats, "find_spec", lambda name: name == "datasets")
+    monkeypatch.setattr(records, "find_spec", lambda name: name == "datasets")
     (tmp_path / "dataset_dict.json").write_text("{}")
     assert [row for _, row in read_table(tmp_path).rows] == [["a", "yes"], ["b", "-1"]]
+    assert read_table(tmp_path).declared == {"label": ("no", "yes")}
     assert [row for _, row in read_table(tmp_path, split="dev").rows] == [["c", "no"]]
     with pytest.raises(DataError, match="has no split test, only train, validation"):
         read_table(tmp_path, split="test")
-    assert formats.is_dataset(tmp_path / ".." / "x.csv") is False
+    assert records.is_dataset(tmp_path / ".." / "x.csv") is False
     with pytest.raises(DataError, match="cannot read the data set imdb: 'no such data set on the hub'"):
         read_table("imdb")
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(records, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="the package `datasets`, which is not installed\nInstall"):
         read_table(tmp_path)

@@ -13,6 +13,7 @@ from data.columns import NO_IDS, Options
 from data.labels import Labels, labels_of
 from data.own import ManyLabels, read_own
 from data.reader import ColumnError, DataError, IdError, LabelError
+from data.records import Table
 from data.rules import OWN_RULES
 from data.tasks import custom_task
 
@@ -289,3 +290,23 @@ def test_labels_of_the_course_are_as_they_were():
     """Catches: a change of the contract of course files, whose labels are numbers or declared names."""
     assert Labels(5, ()).wanted == "an integer from 0 to 4"
     assert Labels(2, ("a", "b")).wanted == "an integer from 0 to 1 or one of 'a', 'b'"
+
+
+def test_a_data_set_declares_the_order_of_its_labels(tmp_path, monkeypatch):
+    """Catches: awful, bad, good, great, meh: the alphabet's order in place of the one that a ClassLabel declares; and a
+    declared label that no text has left out, so that another file has other numbers.
+    """
+    names = ("awful", "bad", "meh", "good", "great")
+
+    def read_table(path, options, split):
+        rows = [(1, ["x", "great"]), (2, ["y", "bad"]), (3, ["z", "meh"])]
+        return Table(path, "data set", ["text", "label"], rows, unit="row", declared={"label": names})
+
+    monkeypatch.setattr("data.own.read_table", read_table)
+    paths = {"train": tmp_path, "dev": tmp_path}
+    found = read_own(paths, Options(), None, (), OWN_RULES)
+    assert found.label_names == found.spellings == names
+    assert [example.label for example in found.examples["train"]] == [4, 1, 2]
+    assert "label, as the data set lists them" in "\n".join(found.notes)
+    given = read_own(paths, Options(), None, ("bad", "meh", "great"), OWN_RULES)
+    assert given.label_names == ("bad", "meh", "great")

@@ -37,6 +37,12 @@ def make(folder, mode, kind=GPT2SentimentClassifier, **changes):
     return make_model(kind, settings, task, settings.recipe(task), folder / "model", engine)
 
 
+def test_an_unknown_mode_is_refused():
+    """Catches: a typing error in the mode, after which all of GPT-2 is trained, or nothing."""
+    with pytest.raises(ValueError, match="must be last-linear-layer or full-model, not 'frozen'"):
+        GPT2SentimentClassifier(SimpleNamespace(fine_tune_mode="frozen"))
+
+
 def served_by(model):
     """The engine that answers in the backbone's place, and as what; None where the definition does."""
     forward = model.gpt.forward

@@ -68,7 +68,7 @@ def here(folder, tmp_path_factory):
 
 def run(words, monkeypatch, capsys):
     """A command of classifier.py in this process: what it said, unfolded, when it has ended well."""
-    monkeypatch.setattr("sys.argv", ["classifier.py", *words])
+    monkeypatch.setattr("sys.argv", ["classifier.py", *words, "--no-report"])
     monkeypatch.setattr(finetuning_run, "keep_freed_memory", lambda: None)
     with pytest.raises(SystemExit) as exit:
         cli.run(lambda: finetuning_run.main(finetuning_settings.read_settings(""), GPT2SentimentClassifier))
@@ -139,7 +139,8 @@ def test_a_run_on_other_labels_is_another_run(here, folder, tmp_path, monkeypatc
     usual = ["--train", "words.tsv", "--dev-share", "0.2", "--model", str(folder / "model"), "--device", "cpu",
              "--epochs", "1", "--out", str(tmp_path / "runs"), "--predictions", str(tmp_path / "p")]
     run(usual, monkeypatch, capsys)
-    monkeypatch.setattr("sys.argv", ["classifier.py", *usual, "--resume", "--label-names", "mixed", "good", "bad"])
+    monkeypatch.setattr("sys.argv", ["classifier.py", *usual, "--resume", "--no-report", "--label-names", "mixed",
+                                     "good", "bad"])
     with pytest.raises(SystemExit) as exit:
         cli.run(lambda: finetuning_run.main(finetuning_settings.read_settings(""), GPT2SentimentClassifier))
     assert exit.value.code == 2 and "holds another run: files.labels" in capsys.readouterr().err
@@ -152,7 +153,8 @@ def test_the_score_that_chooses_the_best_epoch(by, best, here, folder, tmp_path,
     """Catches: --select-by that is passed over, or that chooses by the wrong score."""
     monkeypatch.chdir(here)
     scores = iter([Score(0.5, 0.5, 20), Score(0.9, 0.6, 20), Score(0.7, 0.7, 20), Score(0.6, 0.1, 20)])
-    monkeypatch.setattr(finetuning_run, "score_split", lambda *given: next(scores))
+    score = finetuning_run.score
+    monkeypatch.setattr(finetuning_run, "score", lambda *given: next(scores, None) or score(*given))
     run(["--train", "stars.csv", "--dev-share", "0.2", "--model", str(folder / "model"), "--device", "cpu",
          "--epochs", "4", "--select-by", by, "--out", str(tmp_path / "runs"), "--predictions", str(tmp_path / "p")],
         monkeypatch, capsys)

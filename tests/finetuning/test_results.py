@@ -20,7 +20,7 @@ from finetuning.results import (
     write_table,
 )
 from finetuning.settings import prediction_file
-from training.evaluate import Score
+from training.evaluate import Score, score
 
 
 def test_the_bytes_are_what_the_course_graders_read(tmp_path):
@@ -86,49 +86,48 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_majority_class():
     """Catches the majority of the dev labels, or a macro-F1 that ignores the classes never answered."""
-    result = majority_class([2, 2, 2, 0, 1], [0, 0, 0, 2])
-    assert result.accuracy == 1 / 4 and result.examples == 4
-    assert result.macro_f1 == pytest.approx((0 + 2 * 1 / (1 + 4)) / 2)
+    answers = majority_class([2, 2, 2, 0, 1], 4)
+    assert answers == [2, 2, 2, 2]
+    result = score([0, 0, 0, 2], answers)
+    assert result.accuracy == 1 / 4 and result.macro_f1 == pytest.approx((0 + 2 * 1 / (1 + 4)) / 2)
 
 
 @pytest.mark.parametrize("train", [[3, 1, 3, 1], [1, 3, 1, 3]])
 def test_ties_go_to_the_smallest_label(train):
     """Catches an answer that depends on the order of the file."""
-    assert majority_class(train, [1]).accuracy == 1.0
+    assert majority_class(train, 2) == [1, 1]
 
 
 def test_tfidf_learns_words_and_signs():
     """Catches a vectorizer that drops "!" or one-letter words, or a model fitted on dev: only these tell apart."""
     train = ["the film !", "a film !", "the end !", "the film .", "a film .", "the end ."] * 3
     labels = [1, 1, 1, 0, 0, 0] * 3
-    result = tfidf_logistic_regression(train, labels, ["a new plot !", "this plot .", "end ."], [1, 0, 0])
-    assert (result.accuracy, result.macro_f1, result.examples) == (1.0, 1.0, 3)
-    # The same texts with the opposite labels: a model fitted on dev would get them right as well.
-    assert tfidf_logistic_regression(train, labels, ["a new plot !", "this plot ."], [0, 1]).accuracy == 0.0
+    assert tfidf_logistic_regression(train, labels, ["a new plot !", "this plot .", "end ."]) == [1, 0, 0]
 
 
 def test_tfidf_learns_pairs_of_words():
     """Catches single words only: every word occurs equally often with both labels."""
     train = ["not good", "very bad", "very good", "not bad"] * 10
     labels = [0, 0, 1, 1] * 10
-    assert tfidf_logistic_regression(train, labels, train, labels).accuracy == 1.0
+    assert tfidf_logistic_regression(train, labels, train) == labels
 
 
 def test_one_class_to_learn_from():
     """Catches scikit-learn's error when the training file holds a single label: any answer is that one."""
-    result = tfidf_logistic_regression(["a b", "c d"], [1, 1], ["a", "c", "x"], [1, 1, 0])
-    assert result == majority_class([1, 1], [1, 1, 0]) and result.accuracy == pytest.approx(2 / 3)
+    assert tfidf_logistic_regression(["a b", "c d"], [1, 1], ["a", "c", "x"]) == [1, 1, 1]
 
 
 def test_words_never_seen_before():
     """Catches a crash where dev shares no word with train."""
-    assert tfidf_logistic_regression(["a", "b"], [0, 1], ["x y", "?"], [0, 1]).examples == 2
+    answers = tfidf_logistic_regression(["a", "b"], [0, 1], ["x y", "?"])
+    assert len(answers) == 2 and set(answers) <= {0, 1}
 
 
 def test_the_closing_table():
     """Catches columns that run into each other and numbers in each other's place."""
-    results = [Result("sst", Score(0.25, 0.1, 100), Score(0.4, 0.35, 100), Score(0.5, 0.45, 100), 7),
-               Result("cfimdb-sample", Score(0.5, 0.3, 1101), Score(1.0, 1.0, 1101), Score(0.9, 0.89, 1101), 10)]
+    results = [[result] for result in (
+               Result("sst", Score(0.25, 0.1, 100), Score(0.4, 0.35, 100), Score(0.5, 0.45, 100), 7),
+               Result("cfimdb-sample", Score(0.5, 0.3, 1101), Score(1.0, 1.0, 1101), Score(0.9, 0.89, 1101), 10))]
     lines = closing_table(results, "last-linear-layer").splitlines()
     numbers = [re.findall(r"\d\.\d{3}", line) for line in lines]
     assert numbers == [[], ["0.250", "0.100"], ["0.400", "0.350"], ["0.500", "0.450"],
@@ -143,7 +142,7 @@ def test_the_closing_table():
 def test_three_texts_all_right_prove_little():
     """Catches an interval of no width: 3 of 3 is no evidence for more than 44%."""
     three = Score(1.0, 1.0, 3)
-    assert "1.000 (0.44-1.00)" in closing_table([Result("own", three, three, three, 1)], "full-model")
+    assert "1.000 (0.44-1.00)" in closing_table([[Result("own", three, three, three, 1)]], "full-model")
 
 
 def test_a_table_of_predictions_is_read_back_by_any_program(tmp_path):
@@ -162,7 +161,7 @@ def test_the_table_shows_a_scored_test_file():
     """Catches a test score that is shown as dev's, or lines that are too wide for a terminal."""
     score = Score(0.5, 0.4, 120)
     result = Result("cfimdb-sample", score, score, Score(0.75, 0.7, 120), 7, Score(0.25, 0.2, 240))
-    lines = closing_table([result, replace(result, test=None)], "last-linear-layer").splitlines()
+    lines = closing_table([[result], [replace(result, test=None)]], "last-linear-layer").splitlines()
     assert lines[3].startswith("                      last-linear-layer, epoch 7    0.750 ")
     assert lines[4].startswith("its test file (240)   last") and " 0.250 (" in lines[4] and lines[4].endswith(" 0.200")
     assert len(lines) == 1 + 4 + 3 + 2 and max(map(len, lines)) <= 79

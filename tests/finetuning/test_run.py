@@ -21,6 +21,7 @@ from common.errors import Stopped, UserError
 from data.tasks import TASKS
 from data.tokenizer import Tokenizer
 from finetuning import run as finetuning_run
+from finetuning.advice import advice, advice_on_memory, less_memory
 from finetuning.settings import Settings
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
@@ -37,6 +38,7 @@ from training.runs.session import OtherRun
 MODES = ("last-linear-layer", "full-model")
 EPOCHS, TRAIN, DEV, TEST, BATCH = 3, 22, 9, 7, 4
 STEPS = EPOCHS * 6
+DEV_FILES = {"examples.jsonl", *(f"epoch-{epoch:04}.safetensors" for epoch in range(1, EPOCHS + 1))}
 GOOD, BAD = ("fine", "good", "great", "lovely"), ("bad", "dull", "poor", "awful")
 
 
@@ -136,7 +138,9 @@ def test_exactly_these_files(done):
     assert files(done.out / "predictions") == files(done.run / "predictions") == predictions
     assert files(done.run / "model") == {"model.safetensors", "config.json", "tokenizer.json",
                                          "tokenizer_config.json", "serving.json"}
-    names = {name for name in files(done.out / "runs") if "/model/" not in name and "/predictions/" not in name}
+    assert files(done.run / "dev") == DEV_FILES
+    names = {name for name in files(done.out / "runs")
+             if not any(f"/{folder}/" in name for folder in ("model", "predictions", "dev"))}
     tensor_files = {name for name in names if name.endswith(".safetensors")}
     features = {name for name in tensor_files if name.startswith("features/")}
     here = f"own-{done.mode}"
@@ -185,8 +189,8 @@ def test_predictions_are_those_of_the_best_epoch(done, folder):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_best_epoch_is_the_first_of_equals_and_predicts(folder, tmp_path, monkeypatch, mode):
     """Catches predictions with the last epoch's weights: here the second epoch is the best, and the third equal."""
-    scores = iter([Score(0.5, 0.5, DEV), Score(0.8, 0.8, DEV), Score(0.8, 0.8, DEV)])
-    monkeypatch.setattr(finetuning_run, "score_split", lambda *_: next(scores))
+    scores, score = iter([Score(0.5, 0.5, DEV), Score(0.8, 0.8, DEV), Score(0.8, 0.8, DEV)]), finetuning_run.score
+    monkeypatch.setattr(finetuning_run, "score", lambda *given: next(scores, None) or score(*given))
     write_split, used = finetuning_run.write_split, []
 
     def spy(settings, task, name, split, model, *more):
@@ -215,7 +219,7 @@ def test_the_table_tells_what_the_files_hold(done):
     assert f"{result['run']['macro_f1']:.3f}" in lines[done.mode]
     assert f"{done.mode}, epoch {result['best_epoch']}" in lines[done.mode]
     for epoch, record in enumerate(done.log(), start=1):
-        assert re.search(rf"epoch {epoch}/3: training loss {record['train_loss']:.3f}, .*"
+        assert re.search(rf"epoch {epoch}/3: train loss {record['train_loss']:.3f}, .*"
                          rf"dev accuracy {record['dev_accuracy']:.3f}", done.printed)
 
 
@@ -266,25 +270,27 @@ def test_interrupted_and_resumed_is_the_whole_run(done, folder, tmp_path, monkey
     """Catches a resumed run that starts anew, repeats an epoch, or forgets the best one. It dies while an epoch is
     evaluated, with checkpoints every 4 steps, so in the middle of an epoch.
     """
-    calls, score_split = [], finetuning_run.score_split
+    calls, write_epoch = [], finetuning_run.write_epoch
 
     def dies(*given):
+        write_epoch(*given)
         calls.append(1)
         if len(calls) == epoch:
             raise SystemError("killed")
-        return score_split(*given)
 
-    monkeypatch.setattr(finetuning_run, "score_split", dies)
+    monkeypatch.setattr(finetuning_run, "write_epoch", dies)
     with pytest.raises(SystemError):
         finish(folder, tmp_path, done.mode, save_steps=4)
     last = json.loads((tmp_path / "runs" / f"own-{done.mode}" / "last.json").read_text())
     assert last["state"]["train"]["step"] == (4 if epoch == 1 else 16)
-    monkeypatch.setattr(finetuning_run, "score_split", score_split)
+    monkeypatch.setattr(finetuning_run, "write_epoch", write_epoch)
     resumed = finish(folder, tmp_path, done.mode, save_steps=4, resume=True)
     assert (resumed.run / "log.jsonl").read_bytes() == (done.run / "log.jsonl").read_bytes()
     assert "epoch 1/3" in resumed.printed if epoch == 1 else "epoch 2/3" not in resumed.printed
     assert resumed.predictions("test") == done.predictions("test")
     assert resumed.json("result.json") == done.json("result.json")
+    for name in DEV_FILES:
+        assert (resumed.run / "dev" / name).read_bytes() == (done.run / "dev" / name).read_bytes()
 
 
 def test_tasks_are_seeded_one_by_one(folder, tmp_path):
@@ -309,7 +315,7 @@ def test_labels_by_name_from_the_command_line(folder, root, tmp_path):
         [sys.executable, "classifier.py", "--train", tmp_path / "train.csv", "--dev", tmp_path / "dev.csv",
          "--label_names", "pan", "rave", "shrug", "--name", "mine", "--model", folder / "model", "--epochs", "1",
          "--fine_tune_mode", "full-model", "--hidden-dropout-prob", "0.1", "--out", tmp_path / "runs",
-         "--predictions", tmp_path / "predictions"], cwd=root, capture_output=True, text=True)
+         "--predictions", tmp_path / "predictions", "--no-report"], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "full-model, epoch 1" in done.stdout
     assert files(tmp_path / "predictions") == {"full-model-mine-dev-out.csv", "full-model-mine-dev.csv"}
@@ -387,8 +393,8 @@ def test_predictions_that_cannot_be_written(folder, tmp_path, monkeypatch):
 def told(folder, tmp_path, doing, longest=None, **changes):
     """What is said to a run with these settings that is out of memory."""
     settings = settings_for(folder, tmp_path, **changes)
-    with pytest.raises(OutOfMemory) as caught, finetuning_run.advice(), \
-            finetuning_run.advice_on_memory(settings, settings.tasks()[0]):
+    with pytest.raises(OutOfMemory) as caught, advice(), \
+            advice_on_memory(settings, settings.tasks()[0]):
         raise OutOfMemory("out of memory somewhere", doing, longest)
     assert caught.value.doing == doing
     return str(caught.value)
@@ -417,7 +423,7 @@ def test_less_memory_for_the_task_that_runs():
     """Catches: the first task's numbers told for the second, where following them would change nothing."""
     settings = Settings(quick=True, data=("sst", "cfimdb"), fine_tune_mode="full-model")
     error = OutOfMemory("", "training")
-    said = [list(finetuning_run.less_memory(settings, TASKS[name], error)) for name in settings.data]
+    said = [list(less_memory(settings, TASKS[name], error)) for name in settings.data]
     assert "--batch_size 16 (now 32)" in said[0] and "--batch_size 8 (now 16)" in said[1]
 
 

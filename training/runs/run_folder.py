@@ -5,6 +5,7 @@
     times.jsonl   everything that differs from run to run: seconds, speed, memory, resumptions
     last.json, best.json, *.safetensors    the checkpoints, see checkpoint.py
     result.json   written when the run is finished
+    report.html   the same for people; live.html: the model in a page
     previous/     the run that was in this folder before: a run folder of its own. A finished run stays there for good;
                   the next one is put into previous-2/, and so on
 
@@ -21,7 +22,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +30,13 @@ from typing import Any, BinaryIO
 from common.errors import UserError, one_line, quoted
 from common.files import missing_folders, open_regular, remove_temporaries, require_short, write_atomic
 from common.terminal import say
+from common.version import git_commit
 from training.runs import checkpoint
 from training.runs.checkpoint import CheckpointError
 
 PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers")
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-FILES = {"run.json", "log.jsonl", "times.jsonl", "result.json", *(f"{name}.json" for name in checkpoint.NAMES)}
+FILES = {"run.json", "log.jsonl", "times.jsonl", "result.json", "report.html", "live.html",
+         *(f"{name}.json" for name in checkpoint.NAMES)}
 """The files of a run, besides its tensor files. All other files in the folder belong to the user and stay there."""
 KEPT = {"last.json", "best.json", "result.json", "model"}
 """A run with one of these has come so far that it is kept when another one begins."""
@@ -293,17 +294,3 @@ def environment() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {"command": sys.argv, "versions": versions, "platform": platform.platform(), "commit": git_commit()}
-
-
-def git_commit() -> str | None:
-    """Return the commit of the code, with "+" if files differ from it; None outside of git."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=10,
-                              check=True).stdout.strip()
-
-    if not (REPOSITORY / ".git").exists():
-        return None
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -27,6 +27,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch.distributed import TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
+import finetuning.job
 import finetuning.run
 from classifier import GPT2SentimentClassifier
 from common import cli
@@ -393,7 +394,7 @@ def diverged(folder: Path) -> dict:
         bad = len(calls) == 5 and os.environ["RANK"] == "1"
         return outcome._replace(loss=outcome.loss * torch.nan) if bad else outcome
 
-    with patched(finetuning.run, "classification", objective):
+    with patched(finetuning.job, "classification", objective):
         ended = run(2, folder / "out", save_steps=1, **FULL)
     return {"statuses": ended.statuses, "err": ended.err, "step": last_step(folder / "out")}
 

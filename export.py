@@ -2,6 +2,7 @@
 
     ./setup.sh export.py --run runs/own-full-model --out exported                      a GPT2ForSequenceClassification
     ./setup.sh export.py --run runs/own-full-model --out exported-onnx --format onnx   model.onnx, for any ONNX runtime
+    ./setup.sh export.py --run runs/own-full-model --out exported-page --format space  a page, as a Gradio Space
     ./setup.sh export.py --run runs/own-full-model --out exported --push you/name      and put it on the hub
 
 The folder is compared with the trained model before it is kept. `classifier.py --model exported` reads it again, with

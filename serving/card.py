@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from common.errors import one_line
+from serving import space
 from serving.export_settings import Settings
 from serving.model_folder import FineTuned
 
@@ -24,7 +25,7 @@ def card(model: FineTuned, settings: Settings, record: dict[str, Any], result: d
         f"{'beginning' if what.keep_end else 'rest'} is cut off. "
         + ("It lower-cases texts. " if what.lowercase else "") + "Its tokenizer does by itself what was done to the "
         f"texts it was trained on{rules(what.rules)}.",
-        "## Use", onnx_use() if settings.format == "onnx" else pipeline_use(name),
+        "## Use", {"onnx": onnx_use, "space": space_use}.get(settings.format, lambda: pipeline_use(name))(),
         "## How good", *figures(result),
         "## How it was made", *origin(model, record),
         "## Limits", *limits(settings.format),
@@ -44,6 +45,8 @@ def block(text: str) -> str:
 
 def front_matter(name: str, task: str, settings: Settings, result: dict[str, Any]) -> str:
     """Return the YAML at the top. JSON's strings and numbers are YAML's, too."""
+    if settings.format == "space":
+        return "\n".join(["---", *space.front_matter(name, settings.license), "---"])
     library = "onnx" if settings.format == "onnx" else "transformers"
     lines = ["---", f"license: {settings.license}", f"library_name: {library}", "pipeline_tag: text-classification",
              "tags:", "- text-classification", "- gpt2"]
@@ -78,6 +81,13 @@ def onnx_use() -> str:
             '          "attention_mask": numpy.array([row.attention_mask for row in rows])}\n'
             'logits, = onnxruntime.InferenceSession("model.onnx").run(None, inputs)')
     return f"{block(code)}\n\nPad on the right; every row needs a token (an empty string has none, spaces alone do)."
+
+
+def space_use() -> str:
+    """Return how to run a Space, here and at huggingface.co."""
+    code = "pip install gradio -r requirements.txt\npython app.py"
+    return (f"{block(code)}\n\nshows the page on this machine. `export.py --format space --push you/name` puts it at "
+            "huggingface.co; so does a new Space with the files of this folder.")
 
 
 def rules(names: tuple[str, ...]) -> str:

@@ -40,25 +40,31 @@ class Explanation:
 
 def explain(model: FineTuned, sentence: str, device: torch.device) -> Explanation:
     """Explain the prediction for one text. UserError where the student's GPT-2 does not call its word_embedding."""
-    what = model.description
-    text = Rules(what.rules)(sentence)
-    text = text.lower() if what.lowercase else text
     ids = torch.tensor(model.encode([sentence]), device=device)  # [1, T]
     with torch.inference_mode():
         label = int(model.classifier(ids, torch.ones_like(ids)).argmax())
     shares, blank, probability = integrated_gradients(model.classifier, model.gpt.word_embedding, ids, label)
+    words, places = read_words(model, sentence)
+    sums = [0.0] * len(words)
+    for place, share in zip(places, shares.tolist(), strict=False):
+        sums[place] += share
+    return Explanation(label, probability, blank, tuple(zip(words, sums, strict=True)))
 
-    # Each token belongs to the first word that does not end before it does. An empty text has no word.
+
+def read_words(model: FineTuned, sentence: str) -> tuple[list[str], list[int]]:
+    """Return the words that a model reads of a text, without what is cut off, and for each token its word's number.
+
+    Each token belongs to the first word that does not end before it does. An empty text has no word and no token.
+    """
+    what = model.description
+    text = Rules(what.rules)(sentence)
+    text = text.lower() if what.lowercase else text
     words = list(WORD.finditer(text))
     spans = model.tokenizer.spans(text, what.max_length, what.keep_end) if words else []
     ends = [word.end() for word in words]
     places = [min(bisect_left(ends, end), len(words) - 1) for _, end in spans]
-    sums = [0.0] * len(words)
-    for place, share in zip(places, shares.tolist(), strict=False):
-        sums[place] += share
-    read = slice(places[0], places[-1] + 1) if places else slice(0)  # what was cut off has no share
-    return Explanation(label, probability, blank, tuple(zip([word[0] for word in words[read]], sums[read],
-                                                            strict=True)))
+    first, end = (places[0], places[-1] + 1) if places else (0, 0)
+    return [word[0] for word in words[first:end]], [place - first for place in places]
 
 
 def integrated_gradients(classifier: nn.Module, embedding: nn.Module, ids: Tensor, label: int,

@@ -18,9 +18,9 @@ from common.files import make_folder, remove_temporaries, write_atomic
 from common.student_files import explain_student_errors
 from common.terminal import say
 from models.hub import LIKE, PretrainedError, fine_tune_like
-from serving import hub_tokenizer, hugging_face, onnx_file
+from serving import hub_tokenizer, hugging_face, onnx_file, space
 from serving.card import card
-from serving.export_settings import WRITTEN, Settings
+from serving.export_settings import SPACE, WRITTEN, Settings
 from serving.find import find
 from serving.hugging_face import NotLinear
 from serving.model_folder import FineTuned, build
@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
         say("not compared: the package transformers is not installed" if difference is None else
             f"its probabilities are this model's to {difference:.0e}, on {len(texts)} texts in one batch")
         if settings.push:
-            push(settings.out, settings.push, private=not settings.public)
+            push(settings.out, settings.push, not settings.public, "space" if settings.format == "space" else "model")
 
 
 def write(settings: Settings, model: FineTuned, source: Path, folder: Path, texts: Sequence[str],
@@ -74,6 +74,8 @@ def write(settings: Settings, model: FineTuned, source: Path, folder: Path, text
     record, result = (read(run / name) if run else {} for name in ("run.json", "result.json"))
     hugging_face.write_config(model, config, tokenizer, like_of(source, record), folder)
     write_atomic(folder / "README.md", card(model, settings, record, result))
+    if settings.format == "space":
+        space.write(folder, model.description, settings.push or settings.out.name)
     got = onnx_file.probabilities(folder, texts) if onnx else pipeline_probabilities(folder, texts)
     if got is None:
         return None
@@ -142,7 +144,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         try:
             # config.json goes first and comes last: without it, nobody takes the folder for a model.
             for path in sorted(out.iterdir(), key=lambda path: path.name != "config.json"):
-                if path.name in WRITTEN:
+                if path.name in WRITTEN | SPACE:
                     path.unlink()
             remove_temporaries(out)
             for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
@@ -153,16 +155,22 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def push(folder: Path, name: str, private: bool) -> None:
-    """Put a folder's files on the Hugging Face hub; makes the repository if it is not there. UserError if it fails."""
+def push(folder: Path, name: str, private: bool, kind: str = "model") -> None:
+    """Put a folder's files on the Hugging Face hub; makes the repository if it is not there. UserError if it fails.
+
+    kind: model or space, which have repositories of their own.
+    """
     from huggingface_hub import HfApi, constants
 
     try:
         api = HfApi()
-        api.create_repo(name, private=private, exist_ok=True)
-        url = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export of a fine-tuned classifier")
+        api.create_repo(name, private=private, exist_ok=True, repo_type=kind,
+                        space_sdk="gradio" if kind == "space" else None)
+        url = api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind,
+                                commit_message="Export of a fine-tuned classifier")
     except Exception as error:  # the library, its HTTP client and its file transfer share no base class
+        again = " --repo-type space" if kind == "space" else ""
         why = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"cannot put {folder} on {constants.ENDPOINT} as {name} ({type(error).__name__}: {why})\n"
-                        f"The folder is complete; try again with `hf upload {name} {folder}`") from error
+                        f"The folder is complete; try again with `hf upload {name} {folder}{again}`") from error
     say(f"pushed to {getattr(url, 'repo_url', None) or name}")

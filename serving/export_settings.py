@@ -16,6 +16,8 @@ from serving.find import find
 
 WRITTEN = {"model.safetensors", "model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 """Names of the files that an export writes."""
+SPACE = {"app.py", "requirements.txt"}
+"""What it writes besides for a Space. Other people's folders hold such files, too: ours lie beside a config.json."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Settings:
     """Folder of a finished run, such as runs/own-full-model, or a copy of the folder model/ in it."""
     out: Path
     """Folder to write: a new one, an empty one, or one of an earlier export, which is replaced."""
-    format: Literal["hugging-face", "onnx"] = "hugging-face"
-    """hugging-face: a GPT2ForSequenceClassification for transformers; onnx: model.onnx, which takes any head."""
+    format: Literal["hugging-face", "onnx", "space"] = "hugging-face"
+    """hugging-face: a GPT2ForSequenceClassification for transformers; onnx: model.onnx, which takes any head; space:
+    the first with a page around it, as a Gradio Space at huggingface.co runs it."""
     license: str = "other"
     """Licence to state in the model card, as the hub abbreviates it: mit, apache-2.0, cc-by-4.0 ..."""
     push: str | None = None
@@ -47,7 +50,8 @@ class Settings:
         """UserError if there is no such model, --out cannot be written, or a package is missing. Changes nothing."""
         find(self.run)
         require_writable(self.out / "config.json")
-        others = sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) \
+        ours = WRITTEN | SPACE if (self.out / "config.json").exists() else WRITTEN
+        others = sorted(path.name for path in self.out.iterdir() if path.name not in ours) \
             if self.out.is_dir() else []
         if others:
             raise UserError(f"--out {self.out} holds files that are no export's ({quoted(others[0])}): "

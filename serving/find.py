@@ -24,6 +24,9 @@ def find(run: str | os.PathLike) -> Path:
         others = sorted(str(path.parent.parent) for path in run.parent.glob(f"*/model/{SERVING}"))
         there = f"there are {', '.join(others[:6])}" if others else "train one with classifier.py"
         raise NoModel(f"no run folder {name}; {there}")
+    seeds = sorted(str(path.parent.parent) for path in run.glob(f"seed-*/model/{SERVING}"))
+    if seeds and not (run / "run.json").exists():
+        raise NoModel(f"{name} holds the runs of several seeds; name one of them: {', '.join(seeds[:6])}")
     try:
         record = json.loads((run / "run.json").read_bytes())
         command = shlex.join(record["command"])

@@ -1,5 +1,6 @@
 """Build the classifier of a run from its model folder, which models/fine_tuned.py describes."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,8 +37,15 @@ class FineTuned:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Turn texts into token ids exactly as in training: rules, lower-casing, the longest length."""
+        return self._encode(sentences, self.description.max_length)
+
+    def encode_whole(self, sentence: str) -> list[int]:
+        """Turn one text into token ids in the same way, without cutting it."""
+        return self._encode([sentence], sys.maxsize)[0]
+
+    def _encode(self, sentences: list[str], max_length: int) -> list[list[int]]:
         rules, what = Rules(self.description.rules), self.description
-        return self.tokenizer.encode([rules(text) for text in sentences], what.max_length, what.lowercase,
+        return self.tokenizer.encode([rules(text) for text in sentences], max_length, what.lowercase,
                                      what.keep_end).ids
 
 

@@ -35,6 +35,8 @@ DOORS: dict[str, set[str]] = {
     "serving": {"classifier"},
     "predict": {"serving"},
     "export": {"serving"},
+    "report": {"serving"},
+    "serve": {"serving", "report"},
     "submission": {"data"},
     "prepare_submit": {"submission"},
     "optimizer_test": {"optimizer", "sanity"},
@@ -43,8 +45,8 @@ DOORS: dict[str, set[str]] = {
     "buglab": {"classifier", "sanity"},
     "run": set(),
 }
-SCRIPTS = {"classifier", "pretrain", "finetuning.__main__", "predict", "export", "prepare_submit", "optimizer_test",
-           "sanity_check", "run"}
+SCRIPTS = {"classifier", "pretrain", "finetuning.__main__", "predict", "export", "serve", "prepare_submit",
+           "optimizer_test", "sanity_check", "run"}
 ONLOOKERS = {"staff", "benchmarks", "tests"}  # may import everything; only onlookers may import them
 
 # Room -> the only packages outside the standard library that it may import; other rooms are free.
@@ -59,7 +61,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 
 # Rooms that may name the flags of classifier.py and pretrain.py; the others say only what is wrong.
-FLAG_ROOMS = SCRIPTS | ONLOOKERS | {"finetuning", "pretraining", "serving"}
+FLAG_ROOMS = SCRIPTS | ONLOOKERS | {"finetuning", "pretraining", "serving", "report"}
 FOREIGN_FLAGS = {("models/hub.py", "--revision")}  # (file, flag) of another program, here `hf download`
 
 

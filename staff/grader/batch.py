@@ -24,9 +24,10 @@ from common.files import make_folder, write_atomic
 from staff.grader import canary, receipts
 from staff.grader.entries import JUNK, Refused
 from staff.grader.grade import Entry, blank, declared, grade
-from staff.grader.gradescope import Previous, Words, results
+from staff.grader.gradescope import Words, results
 from staff.grader.intake import take
-from staff.grader.page import page
+from staff.grader.metadata import Previous
+from staff.grader.page import page, status_of
 from staff.grader.sandbox import Sandbox, SandboxError
 from submission import manifest
 
@@ -186,13 +187,6 @@ def replay(receipt: Mapping[str, Any], path: Path, secret: bytes, labels: Path |
     with Sandbox() as box:
         report = grade(submission, box, secret, declared(labels), labels)
         return receipts.receipt(report.verdicts, submission.sha256, secret, labels, str(box.level))
-
-
-def status_of(row: Mapping[str, Any]) -> str:
-    """Return "graded", "refused" or "grader error" for the content of a results.json."""
-    if any(test["extra_data"]["status"] == "grader error" for test in row["tests"]):
-        return "grader error"
-    return "graded" if row["extra_data"]["receipt"] else "refused"
 
 
 def table(rows: Mapping[str, dict[str, Any]], points: Mapping[str, Entry]) -> str:

@@ -17,8 +17,9 @@ from common.errors import UserError
 from staff.grader import receipts
 from staff.grader.cases.predictions import read_labels
 from staff.grader.grade import blank, declared
-from staff.grader.gradescope import Previous, Words, results
+from staff.grader.gradescope import Words, results
 from staff.grader.intake import take
+from staff.grader.metadata import Previous
 from staff.grader.receipts import ROOT, files_of
 from submission import manifest
 from submission.predictions import HEADER
@@ -51,18 +52,22 @@ rm -rf "$root/results/results.json"
 cp "$root/source/failed.json" "$root/results/results.json"
 cd "$root/source" || exit 1
 exec env -i PATH="$PATH" LANG=C.UTF-8 TIMEOUT_SECONDS="${TIMEOUT_SECONDS:-}" \\
-    "$python" -B -m staff.grader gradescope "$root" --minimum "${GRADER_MINIMUM:-MINIMUM}"
+    "$python" -B -m staff.grader gradescope "$root" --minimum "${GRADER_MINIMUM:-MINIMUM}" --daily DAILY
 """
 
 
-def build(secret: bytes, labels: Path | None, minimum: str) -> bytes:
-    """Return the zip to upload: the same files give the same bytes. It holds the secret and the labels."""
+def build(secret: bytes, labels: Path | None, minimum: str, daily: int = 0) -> bytes:
+    """Return the zip to upload: the same files give the same bytes. It holds the secret and the labels.
+
+    minimum, daily: as in gradescope.run.
+    """
     points = declared(labels)
     failed = results(blank(points, "the grader ended too early", "grader error"), Words(), None, Previous(), 0)
     torch, others = pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     files = files_of(ROOT, PACKED) | {
         "setup.sh": SETUP.replace("TORCH", torch).replace("OTHERS", others).encode(),
-        "run_autograder": RUN.replace("MINIMUM}", minimum + "}").encode(), "failed.json": failed, "secret": secret}
+        "run_autograder": RUN.replace("MINIMUM}", minimum + "}").replace("DAILY", str(daily)).encode(),
+        "failed.json": failed, "secret": secret}
     if labels is not None:
         files |= {f"labels/{name}": content for name, content in receipts.label_files(labels).items()}
     return pack(files)

@@ -23,6 +23,7 @@ from staff.grader.case import COMPONENTS
 from staff.grader.entries import Refused
 from staff.grader.grade import Entry, Graded, Late, Report, blank, declared, grade
 from staff.grader.intake import take
+from staff.grader.metadata import Previous, read_metadata, withheld
 from staff.grader.sandbox import Sandbox
 
 SIZE_LIMIT = 95_000
@@ -38,33 +39,12 @@ STOPPED = {"time": "It took too long.", "memory": "It took too much memory.",
 "What a student reads for the sandbox's own errors: not the message, whose exit status a process may choose."
 
 
-@dataclass(frozen=True)
-class Previous:
-    """What submission_metadata.json says of a student's earlier submissions."""
-
-    best: float = 0.0  # the highest score that the grader gave without an error
-    receipt: dict[str, Any] | None = None  # of the latest one
-
-
 @dataclass
 class Words:
     """What is said beside the tests: to the student, and to staff alone."""
 
     student: list[str] = field(default_factory=list)
     staff: list[str] = field(default_factory=list)
-
-
-def read_metadata(path: Path) -> Previous:
-    """Read what is needed of submission_metadata.json, after closing it to other users: it holds e-mail addresses."""
-    try:
-        os.chmod(path, 0o600)
-        earlier = json.loads(path.read_text(encoding="utf-8"))["previous_submissions"]
-        scores = [float(one["score"]) for one in earlier if one.get("score") is not None and not
-                  one.get("autograder_error")]
-        found = receipts.find_receipt(earlier[-1].get("results")) if earlier else None
-        return Previous(max((score for score in scores if math.isfinite(score)), default=0.0), found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Previous()  # as in a rehearsal: there is no earlier submission
 
 
 def student_text(graded: Graded) -> str:
@@ -176,10 +156,11 @@ def time_allowed() -> float:
     return limit - min(60.0, limit / 4)
 
 
-def run(root: Path, source: Path, minimum: str) -> int:
+def run(root: Path, source: Path, minimum: str, daily: int = 0) -> int:
     """Grade what is in root/submission into root/results; return the exit status.
 
     source: the unpacked grader. minimum: the level that the sandbox must reach; below it nothing is graded.
+    daily: how many submissions in 24 hours are scored on the test labels; 0 for all.
     """
     started = time.monotonic()
     deadline = started + time_allowed()
@@ -197,9 +178,11 @@ def run(root: Path, source: Path, minimum: str) -> int:
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, deadline - started, 5)
     words, receipt = Words(), None
+    if daily and previous.created is None:
+        words.staff.append("submission_metadata.json holds no created_at, so the daily limit was not applied")
     report = blank(points, "the grader failed", "grader error")
     try:
-        report, receipt = grade_here(root, source, points, labels, deadline, minimum)
+        report, receipt = grade_here(root, source, points, labels, deadline, minimum, withheld(previous, daily))
     except Refused as error:
         report = blank(points, "the submission could not be read")
         words.student.append(f"The submission could not be read: {error}")
@@ -224,7 +207,7 @@ def run(root: Path, source: Path, minimum: str) -> int:
 
 
 def grade_here(root: Path, source: Path, points: Mapping[str, Entry], labels: Path | None, deadline: float,
-               minimum: str) -> tuple[Report, dict[str, Any]]:
+               minimum: str, unscored: str) -> tuple[Report, dict[str, Any]]:
     """Grade root/submission, after the attacks of the canary; return the report and its receipt."""
     submission = take(root / "submission")
     secret = receipts.read_secret(source / "secret")
@@ -232,11 +215,12 @@ def grade_here(root: Path, source: Path, points: Mapping[str, Entry], labels: Pa
     try:
         with box:
             canary.check(box)
-            report = grade(submission, box, secret, points, labels, deadline)
+            report = grade(submission, box, secret, points, labels, deadline, unscored)
     except Late:
         if report is None:
             raise
-    return report, receipts.receipt(report.verdicts, submission.sha256, secret, labels, str(box.level))
+    receipt = receipts.receipt(report.verdicts, submission.sha256, secret, labels, str(box.level))
+    return report, receipt | ({"limited": True} if unscored else {})
 
 
 def tell_staff(report: Report, words: Words) -> None:

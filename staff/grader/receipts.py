@@ -26,7 +26,7 @@ VERDICT = ("staff/grader", "staff/mutants", "submission", "course", "models/conf
 
 REASONS = {"submission": "the submission", "secret": "the secret", "grader": "the grader's version",
            "labels": "the hidden labels", "python": "Python's version", "numpy": "NumPy's version",
-           "torch": "PyTorch's version", "sandbox": "the sandbox's level"}
+           "torch": "PyTorch's version", "sandbox": "the sandbox's level", "limited": "the daily limit's effect"}
 "The fields of a receipt beside `tests`, in the order in which they explain a change."
 
 

@@ -1,6 +1,7 @@
 """GPT2Model against Hugging Face's, and its behaviour at the edges."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from classifier import GPT2SentimentClassifier
 from models import pretrained
 from models.config import GPT2Config
 from models.gpt2 import GPT2Model
@@ -145,6 +147,16 @@ def test_masks_of_any_type(kind):
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+def test_new_tensors_are_on_the_inputs_device():
+    """Catches: positions, masks or indices made on the default device, which fail where the model is on another."""
+    model, (ids, mask) = random_model(), random_batch(3, 7, 31)
+    want = model(ids, mask)
+    with torch.device("meta"):
+        got = model(ids, mask)
+    assert torch.equal(got["last_hidden_state"], want["last_hidden_state"])
+    assert torch.equal(got["last_token"], want["last_token"])
+
+
 def test_what_the_layers_get_as_a_mask():
     """Catches: an inverted mask, one of the wrong shape or type, and -inf, which would make NaN."""
     model, masks = random_model().double(), []
@@ -218,6 +230,17 @@ def test_from_pretrained_checks_what_the_caller_expects(checkpoint):
             GPT2Model.from_pretrained(checkpoint[0], **wrong)
     with pytest.raises(TypeError, match="hidden_dropout"):
         GPT2Model.from_pretrained(checkpoint[0], hidden_dropout=0.1)
+
+
+def test_which_checkpoint_is_asked_for(checkpoint, monkeypatch):
+    """Catches: another default than GPT-2, here or in the classifier; a revision that is not handed on."""
+    asked = []
+    monkeypatch.setattr(pretrained, "resolve", lambda *words: asked.append(words) or checkpoint[0])
+    GPT2Model.from_pretrained()
+    GPT2Model.from_pretrained("other", revision="v1")
+    GPT2SentimentClassifier(SimpleNamespace(fine_tune_mode="full-model", hidden_size=48, num_labels=2,
+                                            hidden_dropout_prob=0.1))
+    assert asked == [("gpt2", None), ("other", "v1"), ("gpt2", None)]
 
 
 def test_from_pretrained_draws_no_random_numbers(checkpoint):

@@ -19,13 +19,14 @@ def test_sanity(check):
 
 @pytest.mark.parametrize("nh, inner", [(3, 0), (5, 24)])
 def test_hugging_faces_block(nh, inner):
-    """Catches: a mistake in the parts together, attention included, in value or gradient."""
+    """Catches: a mistake in the parts together, attention included, in value or gradient; norms with another eps."""
     from transformers import GPT2Config as TheirConfig
     from transformers.models.gpt2.modeling_gpt2 import GPT2Block
     C = 6 * nh
-    theirs = randomise(GPT2Block(TheirConfig(n_embd=C, n_head=nh, n_inner=inner or None,
+    theirs = randomise(GPT2Block(TheirConfig(n_embd=C, n_head=nh, n_inner=inner or None, layer_norm_epsilon=0.03,
                                              attn_implementation="eager"), layer_idx=0)).eval().double()
-    config = GPT2Config(num_hidden_layers=1, hidden_size=C, num_attention_heads=nh, intermediate_size=inner)
+    config = GPT2Config(num_hidden_layers=1, hidden_size=C, num_attention_heads=nh, intermediate_size=inner,
+                        layer_norm_eps=0.03)
     ours = GPT2Layer(config).eval().double()
     values = dict(theirs.named_parameters())
     mine = dict(ours.named_parameters())

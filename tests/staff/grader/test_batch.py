@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from staff.grader.page import page
 from staff.grader.receipts import find_receipt
 from staff.grader.sandbox import Reply
 from submission import manifest
+from tests.staff.grader import synthetic
 
 SECRET = b"5" * 64
 
@@ -118,24 +120,67 @@ def test_the_page_is_safe_and_stands_alone(tmp_path, starter):
         assert text in content
 
 
-def test_the_statistics(tmp_path, starter):
-    """Catches: a share or a correlation of the wrong tests, a mistake that is counted for those who passed."""
-    rows = rows_of(tmp_path, starter, {"a": NOT_DONE, "b": NOT_DONE, "c": NOT_DONE, "d": NOT_DONE})
-    passing = {"a": (0, 1, 2), "b": (0, 1), "c": (0,), "d": ()}
+def passing(rows, which):
+    """Let each submission (name) pass the tests at some places, and no others."""
     for name, row in rows.items():
         for index, test in enumerate(row["tests"]):
-            if index in passing[name]:
-                test["status"], test["score"] = "passed", test["max_score"]
-            test["extra_data"]["mistake"] = "no <scale>" if index == 1 and index not in passing[name] else ""
-    lines = [line for line in page(rows).splitlines() if line.startswith("<tr><td") and 'class="bar"' in line][10:]
-    assert "75%" in lines[0] and "50%" in lines[1] and "25%" in lines[2] and "0%" in lines[3]
-    assert "2 &times; no &lt;scale&gt;" in lines[1] and "no &lt;scale" not in lines[0]
+            test["status"] = "passed" if index in which[name] else "failed"
+            test["score"] = test["max_score"] if index in which[name] else 0.0
+            test["extra_data"] |= {"status": test["status"], "mistake": ""}
+        row["score"] = sum(test["score"] for test in row["tests"])
+
+
+def test_the_statistics(tmp_path, starter):
+    """Catches: a share or a correlation of the wrong tests, a mistake that is counted for those who passed."""
+    rows = rows_of(tmp_path, starter, dict.fromkeys("abcd", NOT_DONE))
+    passing(rows, {"a": (0, 1, 2), "b": (0, 1), "c": (0,), "d": ()})
+    for name in "cd":
+        rows[name]["tests"][1]["extra_data"]["mistake"] = "no <scale>"
+    shown = page(rows)
+    lines = [line for line in shown.splitlines() if "n discrimination" in line]
+    numbers = [re.search(r">([\d.]+)</td>", line)[1] for line in lines]
+    assert numbers[-3:] == ["1.3", "1.2", "1.1"] and len(numbers) == len(rows["a"]["tests"])  # the hardest come first
+    third, second, first = lines[-3:]
+    assert ">75%<" in first and ">50%<" in second and ">25%<" in third and ">0%<" in lines[0]
+    assert "2 &times; no &lt;scale&gt;" in second and "no &lt;scale" not in first
     points = [test["max_score"] for test in rows["a"]["tests"]]
     others = [points[0] + points[2], points[0], points[0], 0]  # beside the second test
     mean = sum(others) / 4
     want = (sum(others[:2]) / 2 - mean) / (sum((value - mean) ** 2 for value in others) / 4) ** 0.5
-    assert f"{want:.2f}</td>" in lines[1]  # point-biserial, half of them passed
-    assert page({}) and "nothing" not in page({})
+    assert f"{want:.2f}</td>" in second  # point-biserial, half of them passed
+    assert "The median is 4.5 of" in shown and "all have 0 to 7" in shown  # 3 + 3 + 1 points at most
+
+
+def test_what_an_instructor_looks_at_first(tmp_path, starter):
+    """Catches: a result that is no verdict among the class's points; copies and odd tests that nobody hears of."""
+    rows = rows_of(tmp_path, starter, dict.fromkeys("abcdef", NOT_DONE) | {"x": None})
+    passing({name: rows[name] for name in "abcdef"},  # the second test is passed by the worse half
+            {"a": (0, 2, 3), "b": (0, 2, 3), "c": (0, 2, 3), "d": (1,), "e": (1,), "f": (1,)})
+    rows["b"]["extra_data"]["receipt"]["submission"] = rows["a"]["extra_data"]["receipt"]["submission"]
+    rows["f"]["tests"][5]["extra_data"]["status"] = "grader error"
+    first = page(rows).partition("<h2>Mistakes</h2>")[0]
+    assert "7 submissions, 5 graded" in first
+    places = [first.index(words) for words in (
+        "<li>f: its results/*.json says why", "<li>x: The submission could not be read: not a zip", "<li>a, b</li>",
+        "<li>1.2 Six steps: the two running means, and their correction: 40% pass, discrimination -1.00</li>",
+        "nobody passes</li>", "more, in the table below")]
+    assert places == sorted(places) and "<li>1.1 " not in first
+
+    passing(rows := {name: rows[name] for name in "ac"}, {"a": range(99), "c": range(99)})
+    assert "Nothing: all were graded" in page(rows) and "everybody passes every test" in page(rows)
+
+
+def test_mistakes_of_the_class(tmp_path, starter):
+    """Catches: a submission that counts once for each test it fails; one of two mistakes that is not counted."""
+    rows = rows_of(tmp_path, starter, dict.fromkeys("abc", NOT_DONE))
+    passing(rows, {"a": range(3, 99), "b": range(2, 99), "c": range(1, 99)})
+    for name, mistake in (("a", "no scale"), ("b", "no scale; and <ascent>"), ("c", "")):
+        for test in rows[name]["tests"]:
+            test["extra_data"]["mistake"] = mistake if test["status"] == "failed" else ""
+    shown = page(rows).partition("<h2>Mistakes</h2>")[2].partition("</section>")[0]
+    found = re.findall(r'<td class="n">(\d+)</td>.*<td class="part">optimizer</td><td class="text">(.*)</td>', shown)
+    assert sorted(found) == [("1", "&lt;ascent&gt;"), ("1", "no known mistake"), ("2", "no scale")]
+    assert found[0] == ("2", "no scale")
 
 
 def test_a_page_without_a_class():
@@ -249,6 +294,14 @@ def test_a_process_that_dies_costs_nobody_else(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no users are left"):
         batch.run_workers(todo, tmp_path, SECRET, None, 2)
     assert multiprocessing.active_children() == []
+
+
+def test_a_synthetic_class():
+    """Catches: another class under the figures of docs/grading.md; two submissions of one name."""
+    names, contents = zip(*synthetic.submissions(), strict=True)
+    pairs = sum("-" in name for name in names)
+    assert (len(names), sum(name[0] == "V" for name in names), pairs) == (200, 40, 60)
+    assert len({*names}) == 200 and len({*contents}) > 190  # a variant may be what another one is
 
 
 def test_killed_and_resumed(tmp_path, starter, root, monkeypatch, capsys):

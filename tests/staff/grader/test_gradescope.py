@@ -5,6 +5,7 @@ import math
 import stat
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from common.errors import UserError
 from staff.grader import grade as grading
 from staff.grader import gradescope, receipts
-from staff.grader.case import Case, Request, Wrong
+from staff.grader.case import CASES, Case, Request, Wrong
 from staff.grader.grade import PUBLIC, Entry, Late, blank, declared, grade
-from staff.grader.gradescope import Previous, Words, read_metadata, results, run, time_allowed, write
+from staff.grader.gradescope import Words, results, run, time_allowed, write
 from staff.grader.intake import Submission
+from staff.grader.metadata import Previous, next_scored, read_metadata, read_time, withheld
 from staff.grader.sandbox import Reply
 from submission import manifest
 
@@ -246,6 +248,81 @@ def test_metadata(tmp_path, content, best):
     assert (read_metadata(path).receipt is not None) == (best == 3)
 
 
+HOUR, NOON = timedelta(hours=1), datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("hours, next_hour", [
+    ([], None), ([-1], None), ([-1, -2], 22),  # two a day: the third comes too early
+    ([-1, -24], None),  # a day has passed since the first of them
+    ([-1, -2, -3], 21), ([-1, -2, -3, -4], 20),  # those that were not scored do not move the next one away
+    ([-30, -29, -28, -1], None),  # -28 was not scored
+    ([0, 1, -1], None),  # a regrade: later submissions, and this one itself, are not earlier ones
+])
+def test_how_many_are_scored_in_a_day(hours, next_hour):
+    """Catches: a student who climbs the leaderboard by many tries (T29); one who is shut out by tries that failed."""
+    found = next_scored([NOON + hour * HOUR for hour in hours], NOON, 2)
+    assert found == (None if next_hour is None else NOON + next_hour * HOUR)
+
+
+def test_the_daily_limit_holds_at_every_time():
+    """Catches: a day at midnight, at which twice as many are scored; a limit that scores fewer than it says."""
+    rng, made = np.random.default_rng(0), [NOON]
+    scored = []
+    for _ in range(300):
+        if next_scored(made[:-1], made[-1], 3) is None:
+            scored.append(made[-1])
+        made.append(made[-1] + float(rng.exponential(4)) * HOUR)
+    assert all(scored[index + 3] - scored[index] >= 24 * HOUR for index in range(len(scored) - 3))
+    for one in set(made[:-1]) - {*scored}:
+        assert sum(one - 24 * HOUR < other < one for other in scored) == 3
+
+
+@pytest.mark.parametrize("text, hour", [
+    ("2026-11-27T12:00:00Z", 0), ("2026-11-27T05:00:00.000000-07:00", 0), ("2026-11-27T13:00:00", 1),
+    ("yesterday", None), (None, None), (7, None)])
+def test_the_times_of_gradescope(text, hour):
+    """Catches: times of two zones that are compared as texts; a crash on what is no time."""
+    assert read_time(text) == (None if hour is None else NOON + hour * HOUR)
+
+
+def test_what_the_metadata_says_of_time(tmp_path):
+    """Catches: the clock in the place of created_at, by which a regrade would differ; the grader's error as a try."""
+    path = tmp_path / "submission_metadata.json"
+    path.write_text(json.dumps({"created_at": "2026-11-27T12:00:00Z", "previous_submissions": [
+        {"submission_time": "2026-11-27T11:00:00Z", "score": 1}, {"submission_time": None, "score": 2},
+        {"submission_time": "2026-11-27T11:30:00Z", "score": 0, "autograder_error": True}]}))
+    found = read_metadata(path)
+    assert found.created == NOON and found.times == (NOON - HOUR,)
+    assert withheld(found, 2) == withheld(found, 0) == withheld(replace(found, created=None), 1) == ""
+    assert "made after 2026-11-28 11:00:00 UTC" in withheld(found, 1)
+
+
+def test_above_the_daily_limit_only_the_test_labels_are_not_asked(autograder, points, monkeypatch):
+    """Catches: an accuracy on hidden labels that leaves all the same; tests of code or dev files that are not run."""
+    monkeypatch.setattr(grading, "CASES", grading.CASES | CASES)
+    points |= {name: Entry("6", 1.0, threshold=0.1) for name in CASES if name.startswith("predictions.")}
+    hidden = [name for name in points if name.endswith("-test")]
+    monkeypatch.setattr(grading.predictions, "leaderboard", lambda *_: {"SST test": 0.5})
+    (autograder / "submission_metadata.json").write_text(json.dumps({
+        "created_at": "2026-11-27T12:00:00Z", "previous_submissions": [{"submission_time": "2026-11-27T11:00:00Z"}]}))
+    (autograder / "submission" / "predictions").mkdir()
+    (autograder / "submission" / "predictions" / "full-model-sst-dev-out.csv").write_bytes(b"x")
+
+    for daily, scored in ((2, True), (1, False)):
+        run(autograder, autograder / "source", "L0", daily)
+        found = read(autograder)
+        told = {test["extra_data"]["test"]: test["output"] for test in found["tests"]}
+        assert bool(found["leaderboard"]) == scored
+        receipt = found["extra_data"]["receipt"]  # a replay, which has no limit, says why it comes to another verdict
+        changed = receipts.changes(receipt, receipt | {"tests": {}, "limited": None})
+        assert ("the daily limit's effect changed" in changed[0]) != scored
+        assert [name for name in told if "24 hours" in told[name]] == ([] if scored else hidden) and len(hidden) == 4
+        assert ("scored if it is made after 2026-11-28 11:00:00 UTC" in found["output"]) != scored
+    (autograder / "submission_metadata.json").unlink()
+    run(autograder, autograder / "source", "L0", 1)
+    assert "no created_at" in read(autograder)["extra_data"]["staff"][0] and read(autograder)["leaderboard"]
+
+
 def test_nothing_at_the_results_path_is_followed(tmp_path):
     """Catches: a link put at results.json so that the grader writes elsewhere (T5)."""
     (tmp_path / "elsewhere").write_bytes(b"mine")
@@ -322,16 +399,22 @@ def test_a_submission_that_is_refused(autograder, points):
 
 def test_a_hanging_sandbox_is_left_in_time(autograder, points, monkeypatch):
     """Catches: a test that never returns, after which Gradescope writes 0 for everything."""
-    monkeypatch.setattr(gradescope, "time_allowed", lambda: 11.0)
-    monkeypatch.setattr(Box, "seconds", 10.0)
-    box = Box(lambda request: RIGHT if len(box.asked) == 1 else time.sleep(60))
+    real, armed = gradescope.signal.setitimer, []
+
+    def hang(request):
+        if len(box.asked) == 1:
+            return RIGHT
+        real(gradescope.signal.ITIMER_REAL, 0.1, 0.2)  # the deadline comes while this test runs, and again
+        time.sleep(60)
+
+    box = Box(hang)
     monkeypatch.setattr(gradescope, "Sandbox", lambda minimum: box)
-    real = gradescope.signal.setitimer
     monkeypatch.setattr(gradescope.signal, "setitimer", lambda which, seconds, again=0:
-                        real(which, seconds and 0.5, again and 0.2))
+                        armed.append((seconds, again)) if seconds else real(which, 0))
     run(autograder, autograder / "source", "L0")
     found = read(autograder)
     check_contract(found, points)
+    assert armed == [(pytest.approx(time_allowed()), 5)]
     assert found["score"] == 10 and "not run" in found["tests"][1]["output"]
 
 

@@ -55,6 +55,7 @@ def test_help_at_once(root):
     (["grade", "ZIP", "--out", "ZIP/x"], "cannot make the folder"),
     (["build", "--out", "OUT/none/x.zip"], "in a folder that exists"),
     (["build", "--out", "x.tar"], "ends in .zip"),
+    (["build", "--out", "x.zip", "--daily", "-1"], "at least 0"),
     (["rehearse", "ZIP"], "no run_autograder|cannot unpack"),
     (["replay", "ZIP", "ZIP", "--secret", "ZIP"], "receipt"),
     (["replay", "RECEIPT", "TEXT", "--secret", "SECRET"], "TEXT: not a zip"),
@@ -120,8 +121,9 @@ def test_what_is_in_the_zip(archive, root, tmp_path):
     assert all([*root.glob(name)] for name in PACKED)
 
     (tmp_path / "ids-sst-dev.csv").write_text("\tid\tsentence\tsentiment\n0\ta\tb\t1\n")
-    with zipfile.ZipFile(io.BytesIO(build(SECRET, tmp_path, "L0"))) as packed:
+    with zipfile.ZipFile(io.BytesIO(build(SECRET, tmp_path, "L2", 5))) as packed:
         assert "labels/ids-sst-dev.csv" in packed.namelist()
+        assert b':-L2}" --daily 5\n' in packed.read("run_autograder")
 
 
 def test_pins_are_those_of_the_project(root):

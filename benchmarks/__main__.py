@@ -22,7 +22,8 @@ from common.files import make_folder, write_atomic
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 RECORD = Path(__file__).resolve().parent / "results" / "performance.jsonl"
 
-ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "growth", "buckets", "gpu")
+ROW_NAMES = ("adamw", "training", "frozen", "evaluation", "memory", "quick", "pretraining", "serving",
+             "growth", "buckets", "gpu")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Settings:
     """What to measure."""
 
     rows: tuple[str, ...] = ROW_NAMES
-    """Which rows: adamw training frozen evaluation memory quick growth buckets gpu."""
+    """Which rows: adamw training frozen evaluation memory quick pretraining serving growth buckets gpu."""
     full: bool = False
     """More rounds, more texts."""
     data: Path | None = None

@@ -74,7 +74,7 @@ def one_run(settings: Settings, task: str, mode: str, backbone: str, seed: int) 
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         run_python("classifier.py", "--model", str(settings.model), "--data", task, "--fine-tune-mode", mode,
-                   "--seed", str(seed), "--precision", settings.precision,
+                   "--seed", str(seed), "--precision", settings.precision, "--no-report",
                    "--out", f"{folder}/runs", "--predictions", f"{folder}/predictions",
                    *(["--random-backbone"] if backbone == "random" else []))
         seconds = time.monotonic() - started

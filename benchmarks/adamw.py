@@ -25,27 +25,28 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 """`ours` is the engine, which runs train with; `course` the definition, optimizer.py: one parameter after another."""
 
 
-def parameters(shape: GPT2Config) -> list[nn.Parameter]:
+def parameters(shape: GPT2Config, device: str = "cpu") -> list[nn.Parameter]:
     """Make a GPT-2's parameters with gradients from a fixed seed, without temporaries: `extra_memory` needs that."""
     with torch.device("meta"):  # shapes without memory
         sizes = [p.shape for p in GPT2Model(shape).parameters()]
     generator = torch.Generator().manual_seed(0)
-    params = [nn.Parameter(torch.randn(size, generator=generator).mul_(0.02)) for size in sizes]
+    params = [nn.Parameter(torch.randn(size, generator=generator).mul_(0.02).to(device)) for size in sizes]
     for param in params:
-        param.grad = torch.randn(param.shape, generator=generator).mul_(0.01)
+        param.grad = torch.randn(param.shape, generator=generator).mul_(0.01).to(device)
     return params
 
 
 class AdamWSteps:
     """All optimizers, on the same parameters."""
 
-    def __init__(self, shape: str) -> None:
-        params = parameters(SHAPES[shape])
+    def __init__(self, shape: str, device: str = "cpu") -> None:
+        params = parameters(SHAPES[shape], device)
         self.optimizers = {name: make(params, **OPTIONS) for name, make in OPTIMIZERS.items()}
 
-    def step(self, name: str) -> None:
-        """Do one step of an optimizer."""
-        self.optimizers[name].step()
+    def step(self, name: str, count: int = 1) -> None:
+        """Do some steps of an optimizer."""
+        for _ in range(count):
+            self.optimizers[name].step()
 
 
 def extra_memory(name: str) -> float:

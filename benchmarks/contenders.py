@@ -25,6 +25,9 @@ PEERS = {
     "course": "benchmarks.course:Course",
     "Hugging Face": "benchmarks.huggingface:HuggingFace",
     "Hugging Face, grouped": "benchmarks.huggingface:GroupedByLength",
+    "Hugging Face, grouped, bfloat16": "benchmarks.huggingface:GroupedByLength",
+    "pretraining, ours": "benchmarks.pretraining:Ours",
+    "pretraining, plain": "benchmarks.pretraining:Plain",
 }
 """Who is compared: the name of each contender, and its module and class."""
 
@@ -59,7 +62,7 @@ class Contender:
         return self._answer()
 
     def peak_memory(self) -> float:
-        """Return the most memory that its process has held so far, in MB."""
+        """Return the most memory that its process has held so far, in MB: the GPU's, if it computes there."""
         return self.do("peak_memory")[1]
 
     def _answer(self) -> tuple[float, Any]:
@@ -91,9 +94,11 @@ def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple
             pipe.send((0.0, None, None))
             while True:
                 method, arguments = pipe.recv()
-                function = peak_memory if method == "peak_memory" else getattr(contender, method)
+                function = peak if method == "peak_memory" else getattr(contender, method)
+                wait_for_gpu()
                 start = time.perf_counter()
                 result = function(*arguments)
+                wait_for_gpu()
                 pipe.send((time.perf_counter() - start, result, None))
         except EOFError:
             return
@@ -102,10 +107,22 @@ def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple
             raise
 
 
+def wait_for_gpu() -> None:
+    """Wait until a GPU, if this process has used one, has done what it was given: kernels run beside Python."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak() -> float:
+    """Return the highest memory of this process so far, in MB: the GPU's that tensors took, if it has used one."""
+    return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_initialized() else peak_memory()
+
+
 @contextmanager
 def started(threads: int, works: dict[str, Workload]) -> Iterator[dict[str, Contender]]:
     """Start the peers with these names, all together, each with its workload; they end with the context."""
-    contenders = {name: Contender(name, threads, make_peer, name, work) for name, work in works.items()}
+    contenders = {name: Contender(name, threads, make_peer, name, work, alone=work.device == "cuda")
+                  for name, work in works.items()}  # CUDA cannot be used in a fork of a process that has looked at it
     with ExitStack() as stack:
         yield {name: stack.enter_context(contender) for name, contender in contenders.items()}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from finetuning.model import Engine, Model, make_model
 from finetuning.settings import TINY, Settings
 from models.config import GPT2Config
 from models.pretrained import OPTIONAL, STATED
+from serving import load
 from training.evaluate import score
 from training.loop import Feed, TrainState, classification, fit
 from training.machine import Machine
@@ -117,6 +119,18 @@ class TinyOnSample:
             scheduler=scheduler)
         predicted = dev.predict(model.classifier, self.machine, "dev").argmax(dim=1).tolist()
         return 1 - score(dev.labels, predicted).accuracy
+
+
+class Serving:
+    """A classifier as `serving.load` gives it, and sentences to ask it for."""
+
+    def __init__(self, run: Path, work: Workload) -> None:
+        self.predictor = load(run, "cpu")
+        self.sentences = itertools.cycle([example.text for example in work.files.read("train")])
+
+    def predict(self, count: int) -> int:
+        """Predict the next `count` sentences in one call; return how many answers there are."""
+        return len(self.predictor.predict(list(itertools.islice(self.sentences, count)), bar=False))
 
 
 class Growth:

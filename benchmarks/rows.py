@@ -15,14 +15,20 @@ import torch
 from benchmarks.accuracy import run_python
 from benchmarks.adamw import OPTIMIZERS, AdamWSteps
 from benchmarks.contenders import Contender, make_peer, started, take_turns
-from benchmarks.ours import Growth, TinyOnSample
+from benchmarks.ours import Growth, Serving, TinyOnSample
 from benchmarks.results import AXES, Result, machine_facts
-from benchmarks.workload import Plan
+from benchmarks.workload import SHAPES, Plan
+from finetuning.settings import TINY
 
 THREE = ("ours", "course", "Hugging Face")
-WITHOUT_COURSE = ("ours", "Hugging Face", "Hugging Face, grouped")
+GROUPED = "Hugging Face, grouped"
+WITHOUT_COURSE = ("ours", "Hugging Face", GROUPED)
+PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
+         "A10G": 70, "A10": 125, "RTX 4090": 165, "RTX 3090": 71}
+"""TFLOP/s of dense products in bfloat16 that makers state for their cards; the first name that fits counts."""
 USUAL = {"texts": 64, "length": 32, "batch": 8, "width": 128, "depth": 2}
 """What the other axes have while growth along one is measured."""
+IMPORT_TORCH = "import pathlib, sys, time, torch; pathlib.Path(sys.argv[1]).write_text(str(time.time()))"
 FIRST_STEP = """
 import pathlib, runpy, sys, time
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -36,11 +42,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def time_adamw(plan: Plan) -> Iterator[Result]:
     """Time one step over all parameters, and measure the memory it takes beyond the two moments."""
     for shape, rounds in (("gpt2", 3 * plan.rounds), ("gpt2-tiny", 20 * plan.rounds)):
-        with Contender(f"AdamW {shape}", plan.threads, AdamWSteps, shape) as steps:
-            moves = {name: lambda name=name: steps.do("step", name)[0] for name in OPTIMIZERS}
-            take_turns(2, moves)  # to warm up
-            costs = take_turns(rounds, moves)
-        yield from (Result(f"AdamW step, {shape}", name, values) for name, values in costs.items())
+        yield from time_adamw_steps(plan, shape, "cpu", f"AdamW step, {shape}", rounds)
     names = ("ours", "course", "torch fused")
     code = "from benchmarks.adamw import extra_memory; print(extra_memory({!r}))"
     with ThreadPoolExecutor() as pool:  # each in a fresh process
@@ -48,14 +50,37 @@ def time_adamw(plan: Plan) -> Iterator[Result]:
             yield Result("AdamW memory, gpt2", name, (float(extra),), "MB", "beyond parameters, gradients and moments")
 
 
+def time_adamw_steps(plan: Plan, shape: str, device: str, row: str, rounds: int, steps: int = 1) -> Iterator[Result]:
+    """Time each optimizer on the parameters of a shape, on a device; `steps` of them together, where one is short."""
+    with Contender(row, plan.threads, AdamWSteps, shape, device, alone=device == "cuda") as optimizers:
+        moves = {name: lambda name=name: optimizers.do("step", name, steps)[0] / steps for name in OPTIMIZERS}
+        take_turns(2, moves)  # to warm up
+        costs = take_turns(rounds, moves)
+    yield from (Result(row, name, values) for name, values in costs.items())
+
+
 def time_training(plan: Plan) -> Iterator[Result]:
     """Time training on the CPU, in bfloat16 too where the processor can."""
-    names = [*THREE, "Hugging Face, grouped"]
+    names = [*THREE, GROUPED]
     if {"amx_bf16", "avx512_bf16"}.intersection(machine_facts(plan.threads).get("instructions", ())):
-        names.append("ours, bfloat16")
-    yield from time_steps(plan, names, "cpu", "training", "sst", plan.batches, plan.rounds)
+        names += ["ours, bfloat16", f"{GROUPED}, bfloat16"]
+    results = list(time_steps(plan, names, "cpu", "training", "sst", plan.batches, plan.rounds))
+    yield from [*results, *best_precisions(results)]
     # Each holds up to 7 GB on long texts, all at once: three of them fit into 24 GB, four do not.
-    yield from time_steps(plan, THREE, "cpu", "training", "cfimdb", (plan.batches + 1) // 2, plan.long_rounds)
+    batches = (plan.batches + 1) // 2
+    yield from time_steps(plan, THREE, "cpu", "training", "cfimdb", batches, plan.long_rounds)
+    for result in time_steps(plan, ("ours", GROUPED), "cpu", "training", "cfimdb", batches, plan.long_rounds):
+        yield replace(result, row="training, cfimdb, grouped")
+
+
+def best_precisions(results: Sequence[Result]) -> Iterator[Result]:
+    """Return the rows of ours and of the peer that groups, each in the precision in which it is faster here."""
+    for name in ("ours", GROUPED):
+        both = [result for result in results if result.contender in (name, f"{name}, bfloat16")]
+        best = min(both, key=lambda result: statistics.median(result.costs))
+        precision = "bfloat16" if best.contender.endswith("bfloat16") else "float32"
+        why = "" if len(both) > 1 else ": this processor does not multiply bfloat16"
+        yield replace(best, row=f"{best.row}, best precision", contender=name, note=precision + why)
 
 
 def time_steps(plan: Plan, names: Sequence[str], device: str, row: str, task: str, batches: int,
@@ -65,26 +90,40 @@ def time_steps(plan: Plan, names: Sequence[str], device: str, row: str, task: st
     works = {name: plan.work(task, device=device, precision="bfloat16" if name in half else "float32")
              for name in names}
     with started(plan.threads, works) as contenders:
-        chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
-        flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
-        best = contenders["ours"].do("best_flops")[1] if device == "cuda" else None
-        for name, contender in contenders.items():
-            # To warm up: optimizer state, compiled kernels, and the memory that ours keeps from step to step. The peers
-            # keep none: where there is time for one round only, a few short texts must do for them.
-            full = rounds > 1 or name.startswith("ours")
-            contender.do("train", chosen[name][0] if full else contender.do("shortest_texts")[1])
-        costs = take_turns(rounds, {
-            name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
-            for name, contender in contenders.items()})
+        yield from time_training_of(contenders, f"{row}, {task}", batches, rounds, device)
+
+
+def time_training_of(contenders: dict[str, Contender], row: str, batches: int, rounds: int,
+                     device: str) -> Iterator[Result]:
+    """Time some typical batches a round of contenders that have been started."""
+    chosen = {name: contender.do("typical_batches", batches)[1] for name, contender in contenders.items()}
+    flops = {name: contender.do("useful_flops", chosen[name])[1] for name, contender in contenders.items()}
+    best = contenders["ours"].do("best_flops")[1] if device == "cuda" else None
+    for name, contender in contenders.items():
+        # To warm up: optimizer state, compiled kernels, and the memory that ours keeps from step to step. The peers
+        # keep none: where there is time for one round only, a few short texts must do for them.
+        full = rounds > 1 or name.startswith("ours")
+        contender.do("train", *(chosen[name] if device == "cuda" else
+                                chosen[name][:1] if full else [contender.do("shortest_texts")[1]]))
+    costs = take_turns(rounds, {
+        name: lambda contender=contender, rows=chosen[name]: contender.do("train", *rows)[0]
+        for name, contender in contenders.items()})
     for name, values in costs.items():
         examples = sum(map(len, chosen[name]))
-        yield Result(f"{row}, {task}", name, tuple(value / examples for value in values), "s/example",
-                     speed_note(flops[name] / statistics.median(values), best))
+        yield Result(row, name, tuple(value / examples for value in values), "s/example",
+                     speed_note(flops[name] / statistics.median(values), best, card(device)))
 
 
-def speed_note(flops: float, best: float | None) -> str:
+def card(device: str) -> str:
+    """Return the name of the GPU; an empty text for another device."""
+    return torch.cuda.get_device_name() if device == "cuda" else ""
+
+
+def speed_note(flops: float, best: float | None, card: str = "") -> str:
     """Write the useful floating-point operations a second, and their share of the most the chip reaches, if known."""
     share = f", {flops / best:.0%} of what a large product reaches" if best else ""
+    peak = next((peak for name, peak in PEAKS.items() if name in card), None)
+    share += f", {flops / peak / 1e12:.1%} of the card's {peak:,} TFLOP/s in bfloat16" if peak else ""
     return f"{flops / 1e9:,.0f} GFLOP/s without padding{share}"
 
 
@@ -93,17 +132,21 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
     for task, texts in (("sst", plan.texts), ("cfimdb", plan.long_texts)):
         work = plan.work(task, texts)
         with started(plan.threads, dict.fromkeys(WITHOUT_COURSE, work)) as contenders:
-            moves = {name: lambda contender=contender: contender.do("evaluate")[0]
-                     for name, contender in contenders.items()}
             for name, contender in contenders.items():
                 # To warm up. Ours does all of it, for the memory that it keeps; the peers keep none: one text will do.
                 if name == "ours":
                     contender.do("evaluate")
                 else:
                     contender.do("train", contender.do("shortest_texts")[1][:1])
-            costs = take_turns(plan.long_rounds, moves)
-        for name, values in costs.items():
-            yield Result(f"evaluation, {task}", name, tuple(value / work.texts for value in values), "s/example")
+            yield from time_evaluation_of(contenders, f"evaluation, {task}", work.texts, plan.long_rounds)
+
+
+def time_evaluation_of(contenders: dict[str, Contender], row: str, texts: int, rounds: int) -> Iterator[Result]:
+    """Time contenders that have been started, and are warm; they have this many texts."""
+    costs = take_turns(rounds, {name: lambda contender=contender: contender.do("evaluate")[0]
+                                for name, contender in contenders.items()})
+    for name, values in costs.items():
+        yield Result(row, name, tuple(value / texts for value in values), "s/example")
 
 
 def time_frozen(plan: Plan, epochs: int = 10) -> Iterator[Result]:
@@ -153,18 +196,62 @@ def measure_memory(plan: Plan) -> Iterator[Result]:
 
 
 def time_quick_run(plan: Plan) -> Iterator[Result]:
-    """Time `classifier.py --quick` as a user starts it."""
-    firsts, wholes = [], []
-    for _ in range(plan.long_rounds):
+    """Time `classifier.py --quick` as a user starts it, and in turn with it a python that imports PyTorch alone."""
+    wholes = []
+
+    def seconds_to_mark(*words: str) -> float:
+        """Start python with these words and the name of a file; return when, after the start, it wrote the file."""
         with tempfile.TemporaryDirectory() as folder:
-            mark = Path(folder) / "first"
-            began = time.time()
-            run_python("-c", FIRST_STEP, str(mark), "classifier.py", "--quick", "--out", folder,
-                       "--predictions", folder, env={**os.environ, "OMP_NUM_THREADS": str(plan.threads)})
-            wholes.append(time.time() - began)
-            firsts.append(float(mark.read_text()) - began)
-    yield Result("quick run, first batch", "ours", tuple(firsts), note="from the start of python")
+            mark, began = Path(folder) / "mark", time.time()
+            quick = ("classifier.py", "--quick", "--no-report", "--out", folder, "--predictions", folder)
+            run_python(*words, str(mark), *(quick if FIRST_STEP in words else ()),
+                       env={**os.environ, "OMP_NUM_THREADS": str(plan.threads)})
+            if FIRST_STEP in words:
+                wholes.append(time.time() - began)
+            return float(mark.read_text()) - began
+
+    seconds_to_mark("-c", IMPORT_TORCH)  # to warm up: from now on its files are in memory
+    costs = take_turns(plan.rounds, {"ours": lambda: seconds_to_mark("-c", FIRST_STEP),
+                                     "import torch": lambda: seconds_to_mark("-c", IMPORT_TORCH)})
+    for name, values in costs.items():
+        yield Result("quick run, first batch", name, values, note="from the start of python")
     yield Result("quick run, whole", "ours", tuple(wholes))
+
+
+def time_pretraining(plan: Plan) -> Iterator[Result]:
+    """Time steps of pretraining a model of gpt2-tiny's shape, or a toy, on the texts of CFIMDB."""
+    yield from time_pretraining_steps(plan, "cpu", "float32", "pretraining", 2 * plan.batches)
+
+
+def time_pretraining_steps(plan: Plan, device: str, precision: str, row: str, *batches: int) -> Iterator[Result]:
+    """Time some batches a round; both contenders have the same blocks of tokens. batches: as Contestant.batches."""
+    shape = "toy" if plan.shape == "toy" else "gpt2-tiny"
+    work = replace(plan.work("cfimdb", device=device, precision=precision), shape=SHAPES[shape])
+    names = {"pretraining, ours": "ours", "pretraining, plain": "plain loop"}
+    with started(plan.threads, dict.fromkeys(names, work)) as contenders:
+        first = next(iter(contenders.values()))
+        blocks = first.do("batches", *batches)[1]
+        tokens = first.do("tokens", blocks)[1]
+        for contender in contenders.values():
+            contender.do("train", *blocks[:2])  # to warm up
+        costs = take_turns(plan.rounds, {names[name]: lambda contender=contender: contender.do("train", *blocks)[0]
+                                         for name, contender in contenders.items()})
+    for name, values in costs.items():
+        yield Result(f"{row}, {shape}", name, tuple(value / tokens for value in values), "s/token")
+
+
+def time_serving(plan: Plan, many: int = 1000) -> Iterator[Result]:
+    """Time the predictions of a classifier that `serving.load` has loaded: one sentence of SST, and a thousand."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_python("classifier.py", "--data", "sst-sample", "--model", str(TINY), "--epochs", "1", "--device", "cpu",
+                   "--no-report", "--out", folder, "--predictions", folder)
+        run = Path(folder, "sst-sample-last-linear-layer")
+        with Contender("serving", plan.threads, Serving, run, plan.work("sst")) as serving:
+            serving.do("predict", many)  # to warm up
+            one = tuple(serving.do("predict", 1)[0] for _ in range(25 * plan.rounds))
+            thousand = tuple(serving.do("predict", many)[0] for _ in range(plan.rounds))
+    yield Result("one sentence, gpt2-tiny", "ours", one, note="after loading, another one each time")
+    yield Result(f"{many:,} sentences, gpt2-tiny", "ours", thousand, note="after loading, in one call")
 
 
 def time_growth(plan: Plan) -> Iterator[Result]:
@@ -202,6 +289,8 @@ ROWS: dict[str, Callable[[Plan], Iterator[Result]]] = {
     "evaluation": time_evaluation,
     "memory": measure_memory,
     "quick": time_quick_run,
+    "pretraining": time_pretraining,
+    "serving": time_serving,
     "growth": time_growth,
     "buckets": check_buckets,
     "gpu": time_gpu,

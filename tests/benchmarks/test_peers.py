@@ -1,19 +1,24 @@
 """The contenders do the same work: what is timed side by side must lead to the same place."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from benchmarks import pretraining, rows
 from benchmarks.adamw import OPTIMIZERS, OPTIONS, parameters
 from benchmarks.course import Course
 from benchmarks.huggingface import GroupedByLength, HuggingFace
 from benchmarks.ours import Growth, Ours, TinyOnSample
-from benchmarks.rows import USUAL, speed_note
-from benchmarks.workload import Workload
+from benchmarks.results import Result
+from benchmarks.rows import GROUPED, USUAL, best_precisions, speed_note
+from benchmarks.workload import Plan, Workload
 from engine.adamw import FastAdamW
 from engine.gpt2 import FastGPT2
 from models.config import GPT2Config
+from models.pretrained import save_pretrained
 
 SHAPE = GPT2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128,
                    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -129,3 +134,51 @@ def test_the_chip_at_its_best(work: Workload) -> None:
     assert 1e7 < small < 1e15 and small / 100 < large < 100 * small
     assert speed_note(2.4e11, None) == "240 GFLOP/s without padding"
     assert speed_note(2.4e11, 9.6e11) == "240 GFLOP/s without padding, 25% of what a large product reaches"
+
+
+def test_both_pretrain_the_same_model(work: Workload, tmp_path: Path) -> None:
+    """Would catch blocks, targets, clipping or a precision that only one has, and a loop that takes no steps."""
+    work = replace(work, task="cfimdb-sample")
+    ours, plain = pretraining.Ours(work), pretraining.Plain(work)
+    save_pretrained(ours.model.gpt, tmp_path, tokenizer_file=rows.TINY / "tokenizer.json")
+    plain.model.load_state_dict(transformers.GPT2LMHeadModel.from_pretrained(tmp_path).state_dict())
+    batches = ours.batches(30)
+    assert batches == plain.batches(30) and ours.tokens(batches[:1]) == 2048
+    losses = [(ours.train(batch), plain.train(batch)) for batch in batches]
+    assert losses[0][0] == pytest.approx(losses[0][1], rel=1e-5) and losses[-1][0] < losses[0][0] - 1
+    for mine, theirs in losses:  # they decay other weights, and their eps differ
+        assert mine == pytest.approx(theirs, rel=0.02)
+
+
+def test_each_side_takes_its_best_precision() -> None:
+    """Would catch the slower one, one that the other side chose, and a comparison across rounds."""
+    results = [Result("training, sst", name, costs, "s/example") for name, costs in {
+        "ours": (2.0, 1.9), "ours, bfloat16": (1.0, 1.1), "Hugging Face": (0.5, 0.5), GROUPED: (1.5, 1.6),
+        f"{GROUPED}, bfloat16": (1.7, 1.8)}.items()]
+    mine, theirs = best_precisions(results)
+    assert (mine.row, mine.contender, mine.costs, mine.note) == (
+        "training, sst, best precision", "ours", (1.0, 1.1), "bfloat16")
+    assert (theirs.contender, theirs.costs, theirs.note) == (GROUPED, (1.5, 1.6), "float32")
+    only = [result for result in results if not result.contender.endswith("bfloat16")]
+    assert {found.note for found in best_precisions(only)} == {
+        "float32: this processor does not multiply bfloat16"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row, contenders", [
+    ("quick", {"quick run, first batch": {"ours", "import torch"}, "quick run, whole": {"ours"}}),
+    ("serving", {"one sentence, gpt2-tiny": {"ours"}, "1,000 sentences, gpt2-tiny": {"ours"}}),
+    ("pretraining", {"pretraining, toy": {"ours", "plain loop"}}),
+    ("evaluation", {f"evaluation, {task}": {"ours", "Hugging Face", GROUPED} for task in ("sst", "cfimdb")}),
+    ("training", {"training, sst": {*rows.THREE, GROUPED}, "training, sst, best precision": {"ours", GROUPED},
+                  "training, cfimdb": {*rows.THREE}, "training, cfimdb, grouped": {"ours", GROUPED}}),
+])
+def test_a_row_is_measured(row: str, contenders: dict[str, set[str]]) -> None:
+    """Would catch a row that breaks only when the whole benchmark has run for minutes, and a contender left out."""
+    plan = Plan(threads=1, shape="toy", data=None, rounds=1, batches=1, texts=8, long_texts=4, memory_tasks=(),
+                seeds=1, epochs=1)
+    found = list(rows.ROWS[row](plan))
+    for name, expected in contenders.items():
+        there = [result for result in found if result.row == name]
+        assert {result.contender.removesuffix(", bfloat16") for result in there} == expected
+        assert all(0 < cost < 600 for result in there for cost in result.costs)

@@ -36,7 +36,7 @@ from training.runs.run_folder import RunFolder
 
 OWN = ["--train", "train.csv", "--dev", "dev.csv", "--test", "test.csv", "--num-labels", "2"]
 FINE_TUNE = [*OWN, "--model", "model", "--fine-tune-mode", "full-model", "--epochs", "2", "--batch-size", "8",
-             "--device", "cpu"]
+             "--device", "cpu", "--no-report"]
 PRETRAIN = ["--text", "text.txt", "--out", "pre", "--vocab-size", "280", "--tokenizer-every", "1",
             "--hidden-size", "32", "--num-hidden-layers", "1", "--num-attention-heads", "2",
             "--max-position-embeddings", "16", "--batch-tokens", "64", "--tokens", "256", "--eval-every", "2",

@@ -302,7 +302,7 @@ def test_sourcing_is_refused(checkout):
 def test_no_ctrl_c_is_forgotten(checkout, tmp_path, command):
     """Catches: a bash that goes on after a Ctrl-C, because the command that it waited for had just done its work."""
     (checkout.root / "show.py").write_text("from finetuning.settings import Settings")
-    assert "No module named" in checkout.run("show.py").stderr
+    checkout.run("show.py")  # installs
     (tmp_path / "link").symlink_to(checkout.root / "setup.sh")
     place = checkout.root / ".venv/bin" if command == "python" else tmp_path / "bin"
     usual = sys.executable if command == "python" else shutil.which(command)

@@ -110,7 +110,7 @@ def sentence_of(found: list[Slice]) -> str:
     if not worse:
         return "No kind of text is shown to be harder than the others."
     gap = worse[0].gap
-    more = f"; {len(worse) - 1} more are worse than the rest, too" if len(worse) > 1 else ""
+    more = f"; {len(worse) - 1} more {'is' if len(worse) == 2 else 'are'} worse than the rest, too" * (len(worse) > 1)
     return (f"Hardest: {worse[0].name}, {signed(-100 * gap.value)} points below the other texts "
             f"(95%: {signed(-100 * gap.high)} to {signed(-100 * gap.low)}){more}.")
 

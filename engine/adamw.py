@@ -62,7 +62,9 @@ class FastAdamW(torch.optim.Optimizer):
                     state["exp_avg"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
                     state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
                 state["step"] += 1
-                if p.grad.is_sparse and not self.update_rows(p, group):
+                if not p.grad.is_sparse:
+                    self.moving.pop(p, None)  # any row may move
+                elif not self.update_rows(p, group):
                     p.grad = p.grad.to_dense()
                 if not p.grad.is_sparse:
                     alike[state["step"], p.dtype, p.device].append(p)
@@ -88,7 +90,8 @@ class FastAdamW(torch.optim.Optimizer):
         Returns False, with nothing done, where that saves no time: with weight decay every row moves, and where most
         rows move the copies to and fro cost more.
         """
-        if group["lr"] * group["weight_decay"] or p.ndim != 2 or not p.is_contiguous():
+        if group["weight_decay"] or p.ndim != 2 or not p.is_contiguous():
+            self.moving.pop(p, None)
             return False
         state = self.state[p]
         first, second = state["exp_avg"], state["exp_avg_sq"]

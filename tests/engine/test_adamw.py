@@ -179,6 +179,25 @@ def test_a_sparse_run_is_resumed_to_the_same_bits(words, data):
     assert torch.equal(rows_alone(True, words, width)[0], rows_alone(True, words, width, resumed_at=at)[0])
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_dense_step_between_sparse_ones(decay):
+    """Catches: rows moved by a dense gradient, or by decay at another rate, that the next sparse step forgets."""
+    found = []
+    for sparse in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(100, 5, generator=generator))
+        optimizer = FastAdamW([weight], lr=0.1, weight_decay=decay)
+        for step, lr in enumerate((0.0, 0.1, 0.1, 0.0, 0.1)):
+            grad = torch.zeros(100, 5)
+            grad[[step, 40 + step]] = torch.randn(2, 5, generator=generator)
+            optimizer.param_groups[0]["lr"] = lr
+            weight.grad = grad.to_sparse(1) if sparse and step != 2 else grad
+            optimizer.step()
+        found.append((weight.detach(), *(optimizer.state[weight][name] for name in ("exp_avg", "exp_avg_sq"))))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+
+
 def test_rows_whose_moments_have_faded_rest_again():
     """Catches: a resumed run that moves other rows than the run itself did, since theirs are all zero by now."""
     _, optimizer = rows_alone(True, [[7]] + [[1]] * 1200, betas=(0.5, 0.5))

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse, stats
 
+from common import intervals
+from common.intervals import Z
+
 DRAWS = 1000
 MOST_NUMBERS = 10_000_000  # drawn for one interval: with very many texts there are fewer draws
-Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,8 @@ class Difference:
 
 def wilson(share: float, texts: float, z: float = Z) -> Estimate:
     """Return a share of some texts with Wilson's interval. texts: above 0; need not be whole (a mean over seeds)."""
-    middle = (share + z**2 / (2 * texts)) / (1 + z**2 / texts)
-    half = z / (1 + z**2 / texts) * np.sqrt(share * (1 - share) / texts + z**2 / (4 * texts**2))
-    return Estimate(float(share), float(max(min(middle - half, share), 0)), float(min(max(middle + half, share), 1)))
+    low, high = intervals.wilson(float(share), texts, z)
+    return Estimate(float(share), float(low), float(high))
 
 
 def holm(values: Sequence[float]) -> list[float]:

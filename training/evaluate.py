@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cli import progress
+from common.intervals import wilson
 from training.loop import Diverged
 from training.machine import Machine
 from training.memory import explain_out_of_memory
@@ -72,10 +73,7 @@ class Score:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95% interval of the accuracy, from the number of examples alone; it holds at 0 and 1, too."""
-        p, n, z = self.accuracy, self.examples, 1.959964
-        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-        return max(middle - half, 0.0), min(middle + half, 1.0)
+        return wilson(self.accuracy, self.examples)
 
 
 def score(labels: Sequence[int], predicted: Sequence[int]) -> Score:

@@ -42,6 +42,11 @@ class FastAdamW(torch.optim.Optimizer):
         self.moving: dict[Tensor, tuple[Tensor, Tensor]] = {}
         """Of a parameter with sparse gradients: its exp_avg, and which rows [V] have a moment that is not 0."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over another optimizer's state: as a copy of it, or from a checkpoint."""
+        super().__setstate__(state)
+        self.moving = {}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; return the closure's loss, or None without a closure."""

@@ -1,6 +1,7 @@
 """FastAdamW against the definition in optimizer.py and against an oracle in float64."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -196,6 +197,23 @@ def test_a_dense_step_between_sparse_ones(decay):
         found.append((weight.detach(), *(optimizer.state[weight][name] for name in ("exp_avg", "exp_avg_sq"))))
     for got, want in zip(*found, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_steps_as_the_optimizer_itself(take):
+    """Catches: rows in motion that are not part of a copy, or are shared with it. Checkpoints are read with a copy."""
+    weight = torch.nn.Parameter(torch.ones(9, 2))
+    optimizer = FastAdamW([weight], lr=0.1)
+    weight.grad = torch.eye(9, 2).to_sparse(1)  # rows 0 and 1
+    optimizer.step()
+    for one in (take(optimizer), optimizer):
+        p = one.param_groups[0]["params"][0]
+        with torch.no_grad():
+            p.fill_(1.0)
+        p.grad = torch.zeros(9, 2).to_sparse(1)
+        one.step()
+        assert one.moving is not optimizer.moving or one is optimizer
+        assert (p != 1).any(dim=1).tolist() == [True] * 2 + [False] * 7
 
 
 def test_rows_whose_moments_have_faded_rest_again():

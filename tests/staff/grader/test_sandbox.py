@@ -249,8 +249,8 @@ FORBIDDEN = {
     "remove_own_file": "os.remove(__file__)",
     "rename_folder": "os.rename('models', 'others')",
     "chmod": "os.chmod(__file__, 0o777)",
-    "shared_memory": "open('/dev/shm/x', 'w')",
-    "common_tmp": "open('/tmp/x', 'w')",
+    "shared_memory": "tempfile.TemporaryFile(dir='/dev/shm')",
+    "common_tmp": "tempfile.TemporaryFile(dir='/tmp')",
     "passwords": "open('/etc/passwd')",
     "grader": f"open({str(Path(leftovers.__file__))!r})",
     "grader_folder": f"os.listdir({str(Path(leftovers.__file__).parent)!r})",
@@ -267,7 +267,7 @@ FORBIDDEN = {
     "raise_limit": "resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
 }
 TRY = """
-import ctypes, os, resource, signal, socket
+import ctypes, os, resource, signal, socket, tempfile
 def call(name, *arguments):
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) == -1:
         raise OSError(ctypes.get_errno(), name)

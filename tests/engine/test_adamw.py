@@ -1,7 +1,10 @@
 """FastAdamW against the definition in optimizer.py and against an oracle in float64."""
 
 import copy
+import mmap
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +217,21 @@ def test_a_copy_steps_as_the_optimizer_itself(take):
         one.step()
         assert one.moving is not optimizer.moving or one is optimizer
         assert (p != 1).any(dim=1).tolist() == [True] * 2 + [False] * 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_rows_that_do_not_move_take_no_memory():
+    """Catches: moments of a hundred megabytes of zeros."""
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    weight = torch.nn.Parameter(torch.ones(2**16, 2**8))  # 64 MB, and 128 MB of moments
+    weight.grad = torch.sparse_coo_tensor([[5]], torch.ones(1, 2**8), weight.shape, check_invariants=True)
+    optimizer = FastAdamW([weight], lr=0.1)
+    before = held()
+    optimizer.step()
+    assert held() - before < weight.nbytes / 2  # which rows move is looked for with a byte for each number
+    assert weight[5].ne(1).all() and optimizer.state[weight]["exp_avg"].count_nonzero() == 2**8
 
 
 def test_rows_whose_moments_have_faded_rest_again():

@@ -6,6 +6,7 @@ A quick cut runs always, the whole with --slow. Linux only, as the grader.
 import ast
 import os
 import re
+import subprocess
 import sys
 import tempfile
 
@@ -142,3 +143,16 @@ def test_the_harness_sees_broken_promises(tmp_path, monkeypatch, sandbox, broken
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where nobody else makes files
     found = run.trial(ATTACKS["a daemon"], sandbox(), watch.Listener(tmp_path))
     assert found["broken"].keys() == broken and not found["ran"]
+
+
+def test_the_harness_hears_two_lines_that_come_at_once(monkeypatch):
+    """Catches: an attack blamed for the silence of the next, whose start was heard but not read."""
+    code = """import sys, time; sys.stdout.write('{"attack": 1}\\n{"start": 2}\\n'); sys.stdout.flush(); time.sleep(60)"""
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **more: popen([sys.executable, "-c", code], **more))
+    process = campaign.start("run", "full")
+    try:
+        assert [campaign.read(process, 10.0), campaign.read(process, 0.5)] == [{"attack": 1}, {"start": 2}]
+        assert campaign.read(process, 0.1) == {"silent": True}
+    finally:
+        campaign.stop(process)

@@ -28,7 +28,7 @@ def start(module: str, *words: str, **environment: str) -> subprocess.Popen:
     """Start a module of this folder; as an ordinary user where words begin with "degraded" or "naive"."""
     ordinary = ROOTED and words[:1] != ("full",)
     return subprocess.Popen(
-        [sys.executable, "-B", "-m", f"tests.staff.grader.attacks.{module}", *words], cwd=ROOT, text=True, bufsize=1,
+        [sys.executable, "-B", "-m", f"tests.staff.grader.attacks.{module}", *words], cwd=ROOT, bufsize=0,  # see `read`
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         env={"HOME": "/tmp", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "AUTOGRADER": "yes",
              "TOKEN": "SECRET-start", **environment},
@@ -49,7 +49,10 @@ def stop(process: subprocess.Popen, patience: float = 0.0) -> None:
 
 
 def read(process: subprocess.Popen, silence: float = SILENCE) -> dict | None:
-    """Return the next line of JSON; None if the process has ended, or says nothing for too long."""
+    """Return the next line of JSON; None if the process has ended, {"silent": True} if it says nothing for too long.
+
+    Its output must have no buffer: select does not see a line that a buffer holds.
+    """
     deadline = time.monotonic() + silence
     while time.monotonic() < deadline and select.select([process.stdout], [], [], deadline - time.monotonic())[0]:
         line = process.stdout.readline()
@@ -110,7 +113,7 @@ def naive(names: Iterable[str]) -> dict[str, dict[str, str]]:
         grader = home / f"autograder{number}"
         lay_out(grader, submission(ATTACKS[name], str(grader), listener.port, listener.path))
         listener.heard = b""
-        process.stdin.write(json.dumps({"folder": str(grader / "submission"), "grader": str(grader)}) + "\n")
+        process.stdin.write(json.dumps({"folder": str(grader / "submission"), "grader": str(grader)}).encode() + b"\n")
         said = read(process, 20.0)
         results[name] = judge(grader, said, listener.heard.decode("utf-8", "replace"))
         if process.poll() is not None or not said or said.get("silent"):

@@ -201,8 +201,12 @@ def may_overflow(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the norm of all numbers in some tensors, or their parts in all processes: a scalar."""
-    return full_tensor(nn.utils.get_total_norm([tensor.detach() for tensor in tensors]))
+    """Return the norm of all numbers in some tensors, or their parts in all processes: a scalar.
+
+    It is made of the norms of their rows: on a CPU, one thread alone would add up a whole tensor.
+    """
+    rows = [torch.linalg.vector_norm(tensor.detach(), dim=-1) if tensor.ndim else tensor.detach() for tensor in tensors]
+    return full_tensor(nn.utils.get_total_norm(rows))
 
 
 def require_finite(step: int, names: Sequence[str], *values: tuple[str, Tensor]) -> None:

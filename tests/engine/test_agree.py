@@ -118,11 +118,11 @@ def test_what_is_wrong_is_found(name):
 
 
 @pytest.mark.parametrize("file, old, new", [
-    ("engine/gpt2.py", "x[rows, last] + attended", "attended"),
-    ("engine/gpt2.py", "normed[rows, last, None]", "normed[rows, 0 * last, None]"),
+    ("engine/gpt2.py", "x[texts, last] + attended", "attended"),
+    ("engine/gpt2.py", "normed[texts, last, None]", "normed[texts, 0 * last, None]"),
     ("engine/gpt2.py", "self.run(self.gpt.gpt_layers, self.embed(input_ids), visible)",
      "self.run(self.gpt.gpt_layers, self.embed(input_ids), None)"),
-    ("engine/gpt2.py", "return x + dropout(out, layer.out_dropout)", "return x + out"),
+    ("engine/gpt2.py", "return x + dropout(rows(out, x), layer.out_dropout)", "return x + rows(out, x)"),
     ("engine/gpt2.py", "attended = dropout(layer.attention_dense(attended), layer.attention_dropout)",
      "attended = layer.attention_dense(attended)"),
     ("engine/gpt2.py", "visible, active(module.dropout)).flatten", "visible, 0.0).flatten"),

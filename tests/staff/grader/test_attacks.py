@@ -147,7 +147,7 @@ def test_the_harness_sees_broken_promises(tmp_path, monkeypatch, sandbox, broken
 
 def test_the_harness_hears_two_lines_that_come_at_once(monkeypatch):
     """Catches: an attack blamed for the silence of the next, whose start was heard but not read."""
-    code = """import sys, time; sys.stdout.write('{"attack": 1}\\n{"start": 2}\\n'); sys.stdout.flush(); time.sleep(60)"""
+    code = """import os, time; os.write(1, b'{"attack": 1}\\n{"start": 2}\\n'); time.sleep(60)"""
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda words, **more: popen([sys.executable, "-c", code], **more))
     process = campaign.start("run", "full")

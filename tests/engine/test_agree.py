@@ -128,6 +128,8 @@ def test_what_is_wrong_is_found(name):
     ("engine/gpt2.py", "visible, active(module.dropout)).flatten", "visible, 0.0).flatten"),
     ("engine/gpt2.py", "self.gpt.final_layer_norm(x)}", "x}"),
     ("engine/gpt2.py", "+ positions, gpt.embed_dropout", "+ positions, nn.Dropout(0.0)"),
+    ("engine/gpt2.py", "mul_(0.044715 * GELU_SCALE)", "mul_(0.04 * GELU_SCALE)"),
+    ("engine/gpt2.py", "torch.addmm(module.bias[:, None]", "torch.addmm(0 * module.bias[:, None]"),
 ])
 def test_a_mutant_of_the_engine_is_found(file, old, new):
     """Catches: a check too weak to see a mistake in the engine itself."""

@@ -25,7 +25,8 @@ from serving.find import find
 from serving.hugging_face import NotLinear
 from serving.model_folder import FineTuned, build
 
-TOLERANCE = 1e-5  # of probabilities
+TOLERANCE = 1e-4
+"""Of probabilities. Rounding in float32 makes 1e-5 with gpt2-tiny; the other form of GELU makes 7e-4."""
 TEXTS = ("It isn't bad!", "  IN CAPITALS, with spaces around \t", "a", " \t ", "the end<|endoftext|>",
          "<|pad|> . <br />", '"She said ""no"" twice"', "1/2 -LRB- ok -RRB-",
          "caf\x96 \u2014 \u4e2d\u6587 \U0001f600 \u039f\u0394\u039f\u03a3")

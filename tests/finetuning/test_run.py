@@ -424,7 +424,7 @@ def test_less_memory_for_the_task_that_runs():
     settings = Settings(quick=True, data=("sst", "cfimdb"), fine_tune_mode="full-model")
     error = OutOfMemory("", "training")
     said = [list(less_memory(settings, TASKS[name], error)) for name in settings.data]
-    assert "--batch_size 16 (now 32)" in said[0] and "--batch_size 8 (now 16)" in said[1]
+    assert "--batch_size 16 (now 32)" in said[0] and "--batch_size 4 (now 8)" in said[1]
 
 
 class Greedy(Plain):

@@ -18,18 +18,18 @@ def folder(root):
 
 
 def test_transformers_load_it(folder):
-    """Catches a folder that only this project can read: the same ids and, to 1e-5, the same logits."""
+    """Catches a folder that only this project can read: the same ids and, in float64, the same logits to 1e-9."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ours = GPT2Model.from_pretrained(str(folder)).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    ours = GPT2Model.from_pretrained(str(folder)).double().eval()
     words = AutoTokenizer.from_pretrained(folder)
     for text, ids in zip(TEXTS, Tokenizer.load(folder).encode(TEXTS, 512, lowercase=False).ids, strict=True):
         assert words(text).input_ids == ids
         batch = torch.tensor([ids])
         with torch.no_grad():
             hidden = ours(batch, torch.ones_like(batch))["last_hidden_state"]
-            torch.testing.assert_close(ours.hidden_state_to_token(hidden), theirs(batch).logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours.hidden_state_to_token(hidden), theirs(batch).logits, atol=1e-9, rtol=1e-9)
 
 
 def test_it_stays_small(folder):

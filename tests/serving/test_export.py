@@ -328,14 +328,20 @@ def test_the_commands_of_the_manual(root):
 
 
 def test_gpt2_tiny(root, tmp_path):
-    """Catches what only a real tokenizer and real weights show, on odd texts and on those of the samples."""
+    """Catches what only a real tokenizer and real weights show, on odd texts and on those of the samples.
+
+    Rounding in float32 is what both may have, beside the same model in float64.
+    """
     write_model(root / "models" / "gpt2-tiny", tmp_path / "model", max_length=40,
                 rules=("unquote-again", "control-characters", "break-tags", "strip"))
     out = export_to(tmp_path / "out", tmp_path)
     lines = (root / "data" / "sample" / "ids-cfimdb-sample-dev.csv").read_text(encoding="utf-8").splitlines()[1:]
     texts = [*ODD[1:], *(line.split("\t")[-2] for line in lines[:12])]
-    want = probabilities(build(tmp_path / "model"), texts)
-    assert (pipeline_probabilities(out, texts) - want).abs().max() < 1e-5
+    model = build(tmp_path / "model")
+    ours = probabilities(model, texts)
+    model.classifier.double()
+    exact = probabilities(model, texts)
+    assert (pipeline_probabilities(out, texts) - exact).abs().max() < 4 * (ours - exact).abs().max() < 1e-4
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Time this project beside its peers, and print how it compares.
 
-    ./setup.sh -m benchmarks                 every row, in six minutes on 2 cores with 22 GB free
-    ./setup.sh -m benchmarks --full          more rounds and texts, in sixteen minutes
+    ./setup.sh -m benchmarks                 every row, on 2 cores with 22 GB free
+    ./setup.sh -m benchmarks --full          more rounds and texts, in half an hour
     ./setup.sh -m benchmarks --rows adamw    some rows only
 
 Contenders take turns, so that whatever else the machine does hits all alike. Writes results.jsonl, tables.md and

@@ -115,9 +115,10 @@ def compare_once(gpt: nn.Module, fast: FastGPT2, ids: Tensor, mask: Tensor, hole
     """
     with recorded(gpt) as calls:
         want = gpt(ids, mask)
-    got = (fast.all_tokens if holes else fast.last_token)(ids, mask)
+    run = fast.all_tokens if holes else fast.last_token
+    got = run(ids, mask)
     with torch.no_grad():  # as in evaluation, where the engine has ways of its own
-        evaluated = (fast.all_tokens if holes else fast.last_token)(ids, mask)
+        evaluated = got if gpt.training else run(ids, mask)
     if holes:  # what stands at the place of padding is nobody's business
         want, got, evaluated = (result["last_hidden_state"][mask.bool()] for result in (want, got, evaluated))
     else:

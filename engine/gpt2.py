@@ -21,7 +21,9 @@ LARGE = 2**22
 
 FEW = 512
 """Up to so many tokens the weights are the larger matrix of most products."""
+
 GELU_SCALE = 2 * math.sqrt(2 / math.pi)
+"""GELU's form with tanh is x sigmoid(GELU_SCALE (x + 0.044715 x^3))."""
 
 
 class FastGPT2:

@@ -40,7 +40,6 @@ COURSE_DEFAULTS: dict[Mode, Recipe] = {
 
 _HEAD = Recipe(lr=3e-3, epochs=30, batch_size=32, schedule="linear")
 _WHOLE = Recipe(lr=1.5e-4, epochs=3, batch_size=32, schedule="linear", warmup=0.1, dropout=0.1)
-
 _SAMPLE = replace(_WHOLE, lr=3e-4, epochs=8, batch_size=16)
 
 TINY_DEFAULTS: dict[tuple[str, Mode], Recipe] = {
@@ -53,8 +52,9 @@ TINY_DEFAULTS: dict[tuple[str, Mode], Recipe] = {
 }
 """The bundled gpt2-tiny's settings for the built-in tasks; it is 16 times smaller than GPT-2.
 
-All of a frozen backbone, and those of CFIMDB, were chosen by cross-validation on the training files; the others on dev,
-for earlier weights."""
+Those of a frozen backbone and of CFIMDB were chosen by cross-validation on the training files; the others on dev, for
+earlier weights.
+"""
 
 
 def recipe(task: Task, mode: Mode, *, tiny: bool) -> Recipe:

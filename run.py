@@ -1,11 +1,12 @@
-"""Make .venv from requirements.txt on the first run, then run the arguments with the Python in it. For Windows.
+"""Make .venv on the first run, then run the arguments with it. For Windows.
 
     python run.py classifier.py --quick     a script of this repository
     python run.py -m pytest                 the tests
     python run.py                           set up, and nothing else
 
-Does what setup.sh does where there is bash, with the standard library alone; the two share one .venv. The exit status
-is that of the command, or 2 if setting up fails.
+The packages are those of requirements.txt. This script does what setup.sh does
+where there is bash, with the standard library alone; the two share one .venv.
+The exit status is that of the command, or 2 if setting up fails.
 """
 
 import os
@@ -21,7 +22,7 @@ VENV, OLD = ROOT / ".venv", ROOT / ".venv.old"
 STAMP = VENV / ".setup"  # if it exists, we made .venv; if it equals finished_stamp(), the installation is complete
 UNFINISHED = "unfinished"
 NEXT = """Ready: {python}. Next:
-  python run.py classifier.py --quick    train and evaluate on the bundled samples, nothing is downloaded
+  python run.py classifier.py --quick    train on the bundled samples, offline
   python run.py sanity_check.py          check the five files"""
 
 

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.txt on the first run, then runs the arguments with the python in it.
+# Makes .venv from requirements.txt on the first run, then runs the arguments
+# with the python in it.
 #
 #   ./setup.sh classifier.py --quick     a script of this repository
 #   ./setup.sh -m pytest                 the tests
 #   ./setup.sh                           set up, and nothing else
 #
-# You can start it from any directory, and stay in that directory, so file arguments mean what you expect. It looks for
-# a script in the repository first (but takes ./x.py, ../x.py and /x.py as written). Our modules can be imported from
-# everywhere. "-m pytest" outside the repository runs inside it.
-# PYTHON=/path/to/python chooses the interpreter (3.10 or newer) for the first run; without it, setup.sh finds one.
-# The exit status is that of the command, or 2 if setting up fails.
+# You can start it from any directory, and stay in that directory, so file
+# arguments mean what you expect. It looks for a script in the repository first
+# (but takes ./x.py, ../x.py and /x.py as written). Our modules can be imported
+# from everywhere. "-m pytest" outside the repository runs inside it.
+#
+# PYTHON=/path/to/python chooses the interpreter (3.10 or newer) for the first
+# run; without it, setup.sh finds one. The exit status is that of the command,
+# or 2 if setting up fails.
 
 if [ -z "${BASH_VERSION:-}" ] || [ "${BASH_SOURCE[0]}" != "$0" ]; then
     echo 'error: start it as ./setup.sh ARGS (it needs bash, and is not to be sourced)' >&2
@@ -149,7 +153,7 @@ make_venv() {  # in its final place, as an environment cannot be moved; an earli
             discard_venv  # an interrupted pip leaves packages that only look installed
         fi
     fi
-    echo "setup.sh: installing requirements.txt into .venv with $("$base" -V) (once, a few minutes)" >&2
+    echo "setup.sh: installing into .venv with $("$base" -V) (once, a few minutes)" >&2
     { mkdir "$venv" && echo "$unfinished" >"$stamp"; } 2>/dev/null || give_up "cannot write in $root"
     "$base" -m venv "$venv" </dev/null >&2 || give_up "$base -m venv failed"
     local quiet=--quiet
@@ -182,7 +186,7 @@ ready || install
 
 if [ $# -eq 0 ]; then
     echo "Ready: $("$python" -V) in $venv. Next:"
-    echo '  ./setup.sh classifier.py --quick    train and evaluate on the bundled samples, nothing is downloaded'
+    echo '  ./setup.sh classifier.py --quick    train on the bundled samples, offline'
     echo '  ./setup.sh sanity_check.py          check the five files'
     exit 0
 fi

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -43,11 +44,19 @@ class Version(argparse.Action):
         parser.exit()
 
 
+class HelpPage(argparse.HelpFormatter):
+    """Fits a description to the terminal: prose is wrapped; indented lines are commands, each with its comment."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_commands(part, width) if part.startswith(" ") else textwrap.fill(part, width)
+                           for part in textwrap.dedent(text).strip("\n").split("\n\n"))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that accepts `--page_width` for `--page-width`, and no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
+        super().__init__(**{"allow_abbrev": False, "formatter_class": HelpPage, **settings})
         self.add_argument("-V", "--version", action=Version, nargs=0, default=argparse.SUPPRESS,
                           help="show the version, the commit, and the versions of Python and PyTorch")
 
@@ -223,6 +232,21 @@ def _hyphenated(word: str) -> str:
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
+def _commands(text: str, width: int) -> str:
+    """Return lines of a command and its comment; where one is too long, comments go under their commands."""
+    lines = text.splitlines()
+    if max(map(len, lines)) <= width:
+        return text
+    rows = [re.split(r" {2,}", line.strip(), maxsplit=1) for line in lines]
+    shown = []
+    for command, *comment in rows:
+        shown.append(" \\\n".join(textwrap.wrap(command, width - 2, initial_indent="    ", subsequent_indent="        ",
+                                               break_long_words=False, break_on_hyphens=False)))
+        shown += [textwrap.fill(part, width, initial_indent="      # ", subsequent_indent="      # ")
+                  for part in comment]
+    return "\n".join(shown)
+
+
 def _value(hint: Any, flag: str) -> dict[str, Any]:
     """Return argparse's keywords for a flag with values of type `hint`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -235,7 +259,9 @@ def _value(hint: Any, flag: str) -> dict[str, Any]:
     if origin is typing.Literal:
         return {"choices": inner, "type": type(inner[0])}
     if origin is tuple and inner[1:] == (...,):
-        return {"nargs": "+", **_value(inner[0], flag)}
+        keywords = _value(inner[0], flag)
+        # argparse would name all choices twice in the usage, on one line.
+        return {"nargs": "+", "metavar": flag[2:].split("-")[-1].upper(), **keywords}
     if isinstance(hint, type) and (hint in (int, float, str) or issubclass(hint, os.PathLike)):
         return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, flag[2:].split("-")[-1].upper())}
     raise TypeError(f"{flag}: no flag can be made from the type {hint}")

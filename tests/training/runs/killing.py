@@ -15,17 +15,21 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import training.runs.checkpoint as checkpoint
 from tests.training.toy import Toy, snapshot, train
 from training.runs.run_folder import RunFolder
 
 EVENTS = {"open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
+HANGS = 100
+"""Seconds after which a run that takes one has hung: SIGALRM ends it, and its trial counts as wrong."""
 
 
 def die_before_call(number: int, folder: Path) -> Callable[[], int]:
@@ -66,6 +70,7 @@ def in_child(job: Callable[[], int | None], kill_after: float | None = None) -> 
     """Run a job in a fork of this process; its exit status, or minus the signal that killed it."""
     pid = os.fork()
     if pid == 0:
+        signal.alarm(HANGS)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         status = 1
         try:
@@ -187,6 +192,7 @@ def kill_beginnings(folder: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # threads do not survive a fork
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared by forks: one that dies holding it would stop all others
     Toy()  # its first optimizer makes PyTorch import another second's worth: once, not in every child
     folder, seed, trials = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     print(json.dumps({"saves": kill_saves(folder), "beginnings": kill_beginnings(folder),

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 from common import cli
@@ -76,20 +77,17 @@ def main() -> None:
     plan = Plan(threads=threads, shape=settings.shape, data=settings.data, **effort)
     files = {task: plan.work(task).files.train.name for task in ("sst", "cfimdb")}
     facts = tables.machine_facts(threads) | {"plan": effort, "shape": settings.shape, "files": files}
-    print("\n".join(f"{name}: {fact}" for name, fact in facts.items()), flush=True)
+    print("\n".join(fill(f"{name}: {fact}", 79, subsequent_indent="    ") for name, fact in facts.items()), flush=True)
     results: list[tables.Result] = []
     make_folder(settings.out)
     for row in settings.rows:
         began = time.monotonic()
         for result in ROWS[row](plan):
             results.append(result)
-            note = f"   ({result.note})" if result.note else ""
-            print(f"{result.row:<28}{result.contender:<24}{result.shown}{note}", flush=True)
+            print(result.lines(), flush=True)
         print(f"{row}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         write_atomic(settings.out / "results.jsonl", tables.json_lines(facts, results))
-    print("\ntargets")
-    for row, target, figure, outcome in tables.verdicts(facts, results):
-        print(f"    {row:<26}{target:<42}{figure:<26}{outcome}")
+    print(f"\n{tables.verdict_lines(facts, results)}")
     write_atomic(settings.out / "tables.md", tables.markdown_tables(facts, results))
     tables.plot(results, settings.out / "growth.png")
     if settings.docs:

@@ -95,9 +95,7 @@ class Report:
         elif kind == "result":
             result = Result(**content | {"costs": tuple(content["costs"])})
             self.results.append(result)
-            print(fill(f"{result.row}, {result.contender}: {result.shown}", 79, subsequent_indent="    "), flush=True)
-            if result.note:
-                print(fill(result.note, 79, initial_indent="    ", subsequent_indent="    "), flush=True)
+            print(result.lines(), flush=True)
         elif kind == "check":
             self.checks.append(content)
             found = fill(content["found"], 79, initial_indent="    ", subsequent_indent="    ")
@@ -142,19 +140,12 @@ def main() -> int:
             report.add({"part": {"name": name, "outcome": "left out: the time is up", "seconds": 0.0}})
         else:
             run_part(name, settings, report, limit)
-    print_verdicts(report)
+    from benchmarks.results import verdict_lines
+
+    print(verdict_lines(report.facts, report.results))
     print(f"results.jsonl, tables.md and a log of each part are in {settings.out}")
     wrong = [check for check in report.checks if not check["ok"]]
     return 1 if wrong or any(part["outcome"].startswith(("failed", "killed")) for part in report.parts) else 0
-
-
-def print_verdicts(report: Report) -> None:
-    """Print each target beside what was measured."""
-    from benchmarks.results import verdicts
-
-    print("targets")
-    for row, target, figure, outcome in verdicts(report.facts, report.results):
-        print(f"    {row}: {target}\n        {figure}   {outcome}")
 
 
 def run_part(name: str, settings: Settings, report: Report, limit: float, module: str = "benchmarks.gpu_parts") -> str:

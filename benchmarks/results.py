@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,12 @@ class Result:
             return f"mean {statistics.mean(self.costs):.3f} ({min(self.costs):.3f} to {max(self.costs):.3f})"
         scale, unit = (1, "s") if median >= 1 else (1e3, "ms")
         return f"{median * scale:.3g} ({low * scale:.3g} to {high * scale:.3g}) {unit}"
+
+    def lines(self) -> str:
+        """Return what a terminal of 80 columns shows."""
+        said = fill(f"{self.row}, {self.contender}: {self.shown}", 79, subsequent_indent="    ")
+        note = fill(self.note, 79, initial_indent="    ", subsequent_indent="    ")
+        return f"{said}\n{note}" if note else said
 
 
 def spread_of(values: Sequence[float]) -> tuple[float, float, float]:
@@ -169,6 +176,12 @@ def verdicts(facts: dict[str, Any], results: Sequence[Result]) -> Iterator[tuple
         reason = verdict["not_judged"]
         outcome = f"not judged: {reason}" if reason else "met" if verdict["met"] else "MISSED"
         yield verdict["row"], WANTED[verdict["kind"]].format(**verdict), figure, outcome
+
+
+def verdict_lines(facts: dict[str, Any], results: Sequence[Result]) -> str:
+    """Return each target beside what was measured, for a terminal of 80 columns."""
+    return "\n".join(["targets", *(f"    {row}: {target}\n        {figure}   {outcome}"
+                                  for row, target, figure, outcome in verdicts(facts, results))])
 
 
 def markdown_tables(facts: dict[str, Any], results: Sequence[Result]) -> str:

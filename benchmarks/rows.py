@@ -138,7 +138,7 @@ def time_evaluation(plan: Plan) -> Iterator[Result]:
                     contender.do("evaluate")
                 else:
                     contender.do("train", contender.do("shortest_texts")[1][:1])
-            yield from time_evaluation_of(contenders, f"evaluation, {task}", work.texts, plan.long_rounds)
+            yield from time_evaluation_of(contenders, f"evaluation, {task}", work.texts, plan.rounds)
 
 
 def time_evaluation_of(contenders: dict[str, Contender], row: str, texts: int, rounds: int) -> Iterator[Result]:

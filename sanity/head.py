@@ -24,9 +24,10 @@ class StubGPT2(nn.Module):
         self.word_embedding = nn.Embedding(12, C)
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
         hidden = self.dropout(self.word_embedding(input_ids))
-        return {"last_hidden_state": hidden, "last_token": hidden[:, 1]}
+        seen = 1.0 if attention_mask is None else attention_mask.float().mean(dim=1, keepdim=True)
+        return {"last_hidden_state": hidden, "last_token": hidden[:, 1] * seen}
 
 
 def build(classifier: type[nn.Module], mode: str, labels: int = LABELS, dropout: float = 0.0) -> nn.Module:
@@ -58,8 +59,13 @@ def logits(classifier: type[nn.Module]) -> Result:
         return Result(math.inf, mistake="two calls in eval mode differ: something random is active")
     other = IDS.clone()
     other[:, [0, 2, 3]] = 0  # the stub's last_token is at position 1
-    return Result(difference(model(other, MASK), got), mistake=(
-        "the head reads other tokens' vectors: its input is last_token, not last_hidden_state"))
+    moved = difference(model(other, MASK), got)
+    if moved > 0:
+        return Result(moved, mistake="the head reads other tokens' vectors: its input is last_token, not "
+                                     "last_hidden_state")
+    unmasked = difference(model(IDS, MASK.tril()), got) == 0
+    return Result(math.inf if unmasked else moved, mistake=(
+        "GPT-2 is not given attention_mask: it would take padding for words"))
 
 
 @torch.no_grad()

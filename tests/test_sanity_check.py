@@ -19,6 +19,9 @@ HEAD = {  # name: (part of a mistake that must be named, edits)
     "M61 sigmoid": ("without a sigmoid", [('["last_token"])', '["last_token"]).sigmoid()')]),
     "M62 last position": ("not last_hidden_state", [('["last_token"]', '["last_hidden_state"][:, -1]')]),
     "M62 mean": ("not last_hidden_state", [('["last_token"]', '["last_hidden_state"].mean(dim=1)')]),
+    "M62 no mask": ("not given attention_mask", [("self.gpt(input_ids, attention_mask)", "self.gpt(input_ids, None)")]),
+    "M62 mask of ones": ("not given attention_mask", [
+        ("self.gpt(input_ids, attention_mask)", "self.gpt(input_ids, attention_mask.clamp(min=1))")]),
     "M63 attribute of a dict": ("AttributeError", [('["last_token"]', ".last_token")]),
     "M64 dropout on logits": ("dropout is applied to the logits", [
         ("nn.Dropout(config.hidden_dropout_prob),", ""),

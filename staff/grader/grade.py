@@ -219,7 +219,8 @@ def feedback(report: Report, submission: Submission, box: Sandbox, deadline: flo
         for graded in tests:
             if time.monotonic() > deadline:
                 return
-            if not (graded.outcome.reply and graded.outcome.reply.error == "time"):
+            reply = graded.outcome.reply
+            if graded.outcome.status != "not run" and not (reply and reply.error == "time"):  # it would take as long
                 with contextlib.suppress(Exception):  # a bug of ours, which the graded run has shown already
                     graded.public = run_case(graded.outcome.case, submission.usable, box, PUBLIC)
         replies = {graded.name: graded.public.reply for graded in tests if graded.public and graded.public.reply}

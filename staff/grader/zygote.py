@@ -142,7 +142,7 @@ def serve(control: socket.socket, task: dict, held: tuple[str, ...], probes: dic
     with os.fdopen(faults, "rb") as file:  # ends when the child is confined
         fault = file.read().decode("utf-8", "replace")
 
-    why = wait(pid, control, task["memory"], task["scratch"])
+    why = wait(pid, control, task["seconds"], task["memory"], task["scratch"])
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -156,8 +156,8 @@ def serve(control: socket.socket, task: dict, held: tuple[str, ...], probes: dic
         control.send(json.dumps({"fault": fault, "why": why, "status": status}).encode())
 
 
-def wait(pid: int, control: socket.socket, memory: int, scratch: str) -> str:
-    """Wait until the child ends, "stop" comes, or it holds too much memory or disk; say why in the last case."""
+def wait(pid: int, control: socket.socket, seconds: float, memory: int, scratch: str) -> str:
+    """Wait until the child ends, "stop" comes, or it takes too much; say what it took too much of."""
     handle = os.pidfd_open(pid)
     try:
         while True:
@@ -172,6 +172,8 @@ def wait(pid: int, control: socket.socket, memory: int, scratch: str) -> str:
             below = leftovers.descendants(os.getpid(), table)
             if sum(max(table[other]["memory"] - shared, 0) for other in below) > memory:
                 return "memory"
+            if leftovers.processor_seconds(below) > seconds:
+                return "time"
             if leftovers.is_larger(scratch, DISK):
                 return "disk"
     finally:

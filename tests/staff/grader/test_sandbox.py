@@ -119,6 +119,34 @@ def test_code_that_does_not_end_is_ended(any_box: Sandbox, code: str, monkeypatc
     assert reply.error == "time"
 
 
+@pytest.mark.parametrize("code", ["while True: pass", "import os, threading\nfor _ in range(3): os.fork()\n"
+                                  "while True: pass"])
+def test_processor_time_is_limited_whatever_the_clock_says(
+        any_box: Sandbox, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: work in forks that nobody counts."""
+    monkeypatch.setattr("staff.grader.sandbox.CLOCK", 1000)
+    monkeypatch.setattr(any_box, "seconds", 0.5)
+    reply = run(any_box, code)
+    monkeypatch.undo()
+    assert reply.error == "time"
+
+
+def test_a_slow_machine_costs_nothing(any_box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: right code that fails because other work on the machine keeps it waiting."""
+    monkeypatch.setattr(any_box, "seconds", 0.5)
+    reply = run(any_box, "import time; time.sleep(1.2); print('done')")
+    monkeypatch.undo()
+    assert reply.error != "time" and reply.printed == "done\n"
+
+
+def test_the_deadline_is_not_the_tests_fault(any_box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: a test that the end of the whole run cuts off, and that then counts as too slow."""
+    monkeypatch.setattr(any_box, "deadline", time.monotonic() + 0.5)
+    reply = run(any_box, "import time; time.sleep(60)")
+    monkeypatch.undo()
+    assert reply.error == "not run"
+
+
 def test_printed_text_is_cut_and_cannot_steer_a_terminal(any_box: Sandbox) -> None:
     reply = run(any_box, "print('\\x1b[2J\\x00\\u202eabc\\t|', 'x' * 1_000_000)")
     assert reply.printed.startswith("\\x1b[2J\\x00\\u202eabc    | xxx")

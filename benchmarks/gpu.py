@@ -140,7 +140,7 @@ def main() -> int:
             report.add({"part": {"name": name, "outcome": "left out: the time is up", "seconds": 0.0}})
         else:
             run_part(name, settings, report, limit)
-    from benchmarks.results import verdict_lines
+    from benchmarks.results import verdict_lines  # late: --help need not wait for it
 
     print(verdict_lines(report.facts, report.results))
     print(f"results.jsonl, tables.md and a log of each part are in {settings.out}")

@@ -250,6 +250,7 @@ def _commands(text: str, width: int) -> str:
 def _value(hint: Any, flag: str) -> dict[str, Any]:
     """Return argparse's keywords for a flag with values of type `hint`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    word = flag[2:].split("-")[-1].upper()
     if origin in (typing.Union, types.UnionType):
         kinds = [kind for kind in inner if kind is not type(None)]
         if len(kinds) == 1 < len(inner):
@@ -259,11 +260,10 @@ def _value(hint: Any, flag: str) -> dict[str, Any]:
     if origin is typing.Literal:
         return {"choices": inner, "type": type(inner[0])}
     if origin is tuple and inner[1:] == (...,):
-        keywords = _value(inner[0], flag)
-        # argparse would name all choices twice in the usage, on one line.
-        return {"nargs": "+", "metavar": flag[2:].split("-")[-1].upper(), **keywords}
+        # The word stands for choices, too: argparse would name them all twice in the usage, on one line.
+        return {"nargs": "+", "metavar": word, **_value(inner[0], flag)}
     if isinstance(hint, type) and (hint in (int, float, str) or issubclass(hint, os.PathLike)):
-        return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, flag[2:].split("-")[-1].upper())}
+        return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, word)}
     raise TypeError(f"{flag}: no flag can be made from the type {hint}")
 
 
